@@ -1,0 +1,248 @@
+"""Detectors behind one function: torchvision's, the small FCOS, stored ones, exported YOLOX.
+
+Whatever the model's own labels are, a ``Detector`` answers in the category ids of the data set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+from detection.boxes import Detections, Detector
+from detection.categories import match_categories
+from detection.families import TORCHVISION, build_model, check_name, coco_names
+
+FORMAT = "srdet-detector/1"
+
+
+def load_detector(
+    name_or_path: str | Path,
+    *,
+    categories: Mapping[int, str],
+    weights: str | Path | None = None,
+    score_threshold: float = 0.01,
+    max_detections: int = 500,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+) -> Detector:
+    """A detector that takes pictures at their own size and answers in the set's categories.
+
+    Args:
+        name_or_path: a file of ``save_detector`` (.safetensors), an exported YOLOX (.onnx), or one
+            of ``families.NAMES``.
+        categories: id to name, of the data set.
+        weights: for a torchvision name: a file of its published COCO weights, or their torchvision
+            name (``COCO_V1``, ``DEFAULT``; fetched on first use). None is random weights, for
+            tests.
+        score_threshold: boxes below are not returned; low, because average precision wants the
+            tail.
+        max_detections: boxes returned per picture, over all classes.
+        device: where the model runs; the results stay there.
+        bf16: run the convolutions in bfloat16; boxes stay float32.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: unknown name, a file that is no detector, or no category in common with the set.
+    """
+    source = str(name_or_path)
+    if source.endswith(".onnx"):
+        from detection.yolox import load_yolox
+
+        return load_yolox(
+            Path(source),
+            categories=categories,
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+        )
+    if source.endswith(".safetensors"):
+        model, names = load_model(Path(source), score_threshold, max_detections)
+    else:
+        model, names = _named_model(source, categories, weights, score_threshold, max_detections)
+    return as_detector(
+        model, label_ids=match_categories(names, categories), device=device, bf16=bf16
+    )
+
+
+def as_detector(
+    model: nn.Module,
+    *,
+    label_ids: Sequence[int | None],
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+) -> Detector:
+    """A torchvision-style model as a ``Detector``.
+
+    Args:
+        model: in evaluation mode a list of pictures to a list of dicts of boxes, scores and labels.
+        label_ids: category id of every label; None for labels that the set has no category for.
+        device: where the model runs.
+        bf16: run the convolutions in bfloat16.
+    """
+    ids = torch.tensor([-1 if label is None else label for label in label_ids], device=device)
+    kept = torch.tensor([label is not None for label in label_ids], device=device)
+    return _ModelDetector(model.to(device).eval(), ids, kept, torch.device(device), bf16)
+
+
+def save_detector(
+    model: nn.Module,
+    path: Path,
+    *,
+    architecture: str,
+    categories: Mapping[int, str],
+    provenance: Mapping[str, str],
+) -> None:
+    """Store a trained detector as safetensors; a reader never sees half a file.
+
+    Args:
+        model: made by ``families.build_model`` with the labels of ``training_labels(categories)``.
+        path: ends in ``.safetensors``.
+        architecture: one of ``families.NAMES``.
+        categories: id to name, of the set it was trained on.
+        provenance: where it comes from (data, commit, settings), kept with the file.
+    """
+    check_name(architecture)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"a detector is stored as .safetensors, got {path}")
+    metadata = {
+        "format": FORMAT,
+        "architecture": architecture,
+        "categories": json.dumps({str(key): categories[key] for key in sorted(categories)}),
+        "provenance": json.dumps(dict(provenance)),
+    }
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, metadata=metadata)
+    part.replace(path)
+
+
+def load_model(
+    path: Path, score_threshold: float = 0.01, max_detections: int = 500
+) -> tuple[nn.Module, list[str | None]]:
+    """The model of a ``save_detector`` file, and the name of each of its labels.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no detector of this project, or it is damaged.
+    """
+    metadata = read_metadata(path)
+    stored: dict[str, str] = json.loads(metadata["categories"])
+    model = build_model(
+        metadata["architecture"],
+        num_classes=len(stored) + 1,
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+    )
+    model.load_state_dict(load_file(path))
+    names = [stored[key] for key in sorted(stored, key=int)]
+    return model, [None, *names]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What ``save_detector`` wrote beside the weights: architecture, categories, provenance.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no detector of this project, or it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no detector file {path}; write one with save_detector")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or is damaged ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} holds weights but no detector of this project (format "
+            f"{metadata.get('format')!r}, expected {FORMAT!r}); published weights go into "
+            f"'weights', with the architecture as name"
+        )
+    return metadata
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelDetector:
+    model: nn.Module
+    ids: Tensor
+    kept: Tensor
+    device: torch.device
+    bf16: bool
+
+    def __call__(self, pictures: list[Tensor]) -> list[Detections]:
+        if not pictures:
+            return []
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16),
+        ):
+            results = self.model([picture.to(self.device) for picture in pictures])
+        return [self._detections(result) for result in results]
+
+    def _detections(self, result: dict[str, Tensor]) -> Detections:
+        labels = result["labels"]
+        found = Detections(result["boxes"].float(), result["scores"].float(), self.ids[labels])
+        return found.select(self.kept[labels])
+
+
+def _named_model(
+    name: str,
+    categories: Mapping[int, str],
+    weights: str | Path | None,
+    score_threshold: float,
+    max_detections: int,
+) -> tuple[nn.Module, list[str | None]]:
+    check_name(name)
+    names: list[str | None]
+    if weights is None:
+        names = [None, *(categories[key] for key in sorted(categories))]
+    else:
+        _check_published(name)
+        names = coco_names()
+    model = build_model(
+        name,
+        num_classes=len(names),
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+    )
+    if weights is not None:
+        model.load_state_dict(published_weights(name, weights))
+    return model, names
+
+
+def _check_published(name: str) -> None:
+    if name not in TORCHVISION:
+        raise ValueError(
+            f"'{name}' has no published weights; load its file of save_detector by path instead"
+        )
+
+
+def published_weights(name: str, weights: str | Path) -> dict[str, Tensor]:
+    """State of a family's published weights, from a local file or by their torchvision name."""
+    choices = get_model_weights(name)
+    if str(weights) == "DEFAULT" or str(weights) in choices.__members__:
+        state: dict[str, Tensor] = choices[str(weights)].get_state_dict(check_hash=True)
+    else:
+        state = _read_state(Path(weights), list(choices.__members__))
+    if name in ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn"):
+        # published for batch norms with eps = 0, ours have 1e-5: take it off the variance
+        state = {k: v - 1e-5 if k.endswith("running_var") else v for k, v in state.items()}
+    return state
+
+
+def _read_state(path: Path, names: list[str]) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no weights {path}: give a file, or one of torchvision's names {', '.join(names)}"
+        )
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

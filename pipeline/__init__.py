@@ -1,0 +1,1 @@
+"""The root room: commands that join super-resolution, detection, shards, sweeps and tracking."""

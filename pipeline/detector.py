@@ -1,0 +1,128 @@
+"""``srdet detect train``: a detector from a COCO set, for the study that follows.
+
+srdet detect train --coco train.json --images train/ --out runs/detector --crop 256 --steps 1500
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import MLFlowLogger
+from torch.utils.data import DataLoader
+
+from detection.categories import training_labels
+from detection.detectors import save_detector
+from detection.families import build_model
+from detection.finetune import DetectionCrops, DetectorTraining, collate
+from pipeline import tracking
+from pipeline.launch import best_precision
+from pipeline.pictures import read_picture
+from pipeline.progress import bar, console
+from pipeline.study import load_pictures
+from pipeline.tracking import Run
+from pipeline.watch import Bar, quiet_lightning, show
+
+DETECTOR = "detector.safetensors"
+
+
+@dataclass(frozen=True)
+class DetectorTrained:
+    """The stored detector and what making it took."""
+
+    path: Path
+    loss: float
+    seconds: float
+
+
+def train_detector(
+    coco: list[Path],
+    images: list[Path],
+    out: Path,
+    *,
+    architecture: str = "small_fcos",
+    crop: int = 256,
+    batch_size: int = 8,
+    steps: int = 1000,
+    learning_rate: float = 2e-3,
+    workers: int = 2,
+    seed: int = 0,
+    experiment: str = "srdet detector",
+    parent: Run | None = None,
+) -> DetectorTrained:
+    """Trains a detector from random weights on random crops of a COCO set.
+
+    Args:
+        coco: annotation files.
+        images: the picture folder of each annotation file.
+        out: folder for detector.safetensors.
+        architecture: "small_fcos", which trains on a CPU in minutes, or a torchvision family.
+        crop: side of the training crops in pixels.
+        batch_size: crops a step.
+        steps: of training.
+        learning_rate: at the peak of its one cycle.
+        workers: processes that cut crops.
+        seed: of weights and crops.
+        experiment: MLflow experiment.
+        parent: run under which this one is shown.
+
+    Returns:
+        Where the detector is.
+    """
+    settings = {
+        "architecture": architecture, "crop": crop, "batch_size": batch_size, "steps": steps,
+        "learning_rate": learning_rate, "seed": seed,
+    }  # fmt: skip
+    quiet_lightning()
+    pl.seed_everything(seed, verbose=False)
+    crops, categories = _crops(coco, images, crop=crop, samples=steps * batch_size, seed=seed)
+    model = build_model(architecture, num_classes=len(categories) + 1)
+    model.to(memory_format=torch.channels_last)
+    training = DetectorTraining(model, learning_rate=learning_rate)
+    loader = DataLoader(crops, batch_size, num_workers=workers, collate_fn=collate)
+    started = time.perf_counter()
+    with tracking.start(experiment, f"detector {architecture}", parent=parent) as run:
+        run.params(settings)
+        trainer = pl.Trainer(
+            max_steps=steps,
+            precision=best_precision("auto"),  # type: ignore[arg-type]
+            logger=MLFlowLogger(tracking_uri=run.uri, run_id=run.run_id, synchronous=False),
+            log_every_n_steps=20,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            callbacks=show("training the detector"),
+        )
+        trainer.fit(training, loader)
+        loss = float(trainer.callback_metrics["train/loss"])
+        path = out / DETECTOR
+        out.mkdir(parents=True, exist_ok=True)
+        provenance = {
+            key: str(value) for key, value in {**settings, "mlflow_run": run.run_id}.items()
+        }
+        save_detector(
+            model, path, architecture=architecture, categories=categories, provenance=provenance
+        )
+        run.artifact(path, folder="model")
+    trained = DetectorTrained(path, loss, time.perf_counter() - started)
+    console.print(f"detector: {path} (loss {loss:.3f}, {trained.seconds:.0f} s)", highlight=False)
+    return trained
+
+
+def _crops(
+    coco: list[Path], images: list[Path], *, crop: int, samples: int, seed: int
+) -> tuple[DetectionCrops, dict[int, str]]:
+    pictures = load_pictures(coco, images, degradation=None, limit=None)
+    labels_of = training_labels(pictures.truth.categories)
+    decoded, boxes, labels = [], [], []
+    with bar("reading pictures", len(pictures.truth.images)) as advance:
+        for picture in pictures.truth.images:
+            objects = pictures.truth.objects[picture.id]
+            decoded.append(read_picture(pictures.paths[picture.id]))
+            boxes.append(objects.boxes[~objects.crowds])
+            kept = objects.labels[~objects.crowds].tolist()
+            labels.append(torch.tensor([labels_of[k] for k in kept], dtype=torch.int64))
+            advance(1)
+    data = DetectionCrops(decoded, boxes, labels, crop=crop, samples=samples, seed=seed)
+    return data, pictures.truth.categories

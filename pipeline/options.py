@@ -1,0 +1,90 @@
+"""Turning a typed function into a command line, the same way for every command."""
+
+import difflib
+import inspect
+import json
+import re
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import jsonargparse
+
+
+class UsageError(ValueError):
+    """Wrong words on the command line or in a YAML file."""
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """A parser whose errors are one sentence with the nearest right name, not a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises UsageError; the caller prints it."""
+        raise UsageError(with_nearest(message, self)) from ex
+
+
+def run_function(
+    function: Callable[..., Any], words: list[str], *, name: str, leave_out: Sequence[str] = ()
+) -> Any:  # noqa: ANN401
+    """Parses ``words`` (and any ``--config FILE``) by the signature of ``function`` and calls it.
+
+    Args:
+        function: its parameters are the options, its docstring their help.
+        words: of the command line.
+        name: of the command, for messages.
+        leave_out: parameters that only callers in code can give.
+
+    Raises:
+        UsageError: an unknown option or a value of the wrong type.
+    """
+    parser = Parser(prog=f"srdet {name}", description=(function.__doc__ or "").split("\n")[0])
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_function_arguments(
+        function, as_positional=False, fail_untyped=True, skip=set(leave_out)
+    )
+    parsed = parser.parse_args(_gather_lists(words, _list_options(function)))
+    settings = parser.instantiate_classes(parsed).as_dict()
+    settings.pop("config", None)
+    return function(**settings)
+
+
+def _list_options(function: Callable[..., Any]) -> set[str]:
+    hints = typing.get_type_hints(function)
+    return {
+        f"--{name}" for name in inspect.signature(function).parameters if _is_list(hints.get(name))
+    }
+
+
+def _is_list(hint: object) -> bool:
+    return any(typing.get_origin(part) is list for part in (hint, *typing.get_args(hint)))
+
+
+def _gather_lists(words: list[str], options: set[str]) -> list[str]:
+    """``--hr a b`` becomes ``--hr=["a", "b"]``, the form that jsonargparse reads as a list."""
+    gathered: list[str] = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if word not in options:
+            gathered.append(word)
+            continue
+        values = []
+        while position < len(words) and not words[position].startswith("--"):
+            values.append(words[position])
+            position += 1
+        one_json = len(values) == 1 and values[0].startswith("[")
+        gathered.append(f"{word}={values[0] if one_json else json.dumps(values)}")
+    return gathered
+
+
+def with_nearest(message: str, parser: jsonargparse.ArgumentParser) -> str:
+    """Adds the nearest existing option to a message about an option that does not exist."""
+    message = re.sub(r"\s*\n\s*", " ", message).strip()
+    given = re.search(r"unrecognized arguments?: (\S+)|option '([^']+)'|[Kk]ey '([^']+)'", message)
+    if given is None:
+        return message
+    wrong = next(filter(None, given.groups())).lstrip("-").split("=")[0]
+    known = [a.dest for a in parser._actions if a.dest and a.dest not in ("help", "==SUPPRESS==")]
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+    return f"{message}; did you mean '{near[0]}'?" if near else f"{message}; see --help"

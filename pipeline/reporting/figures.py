@@ -1,0 +1,235 @@
+"""The figures of the report. The same figure goes inline into the page and as PNG to the tracker.
+
+Colours are those of Okabe & Ito 2008 (Color Universal Design), which people with any common kind of
+colour blindness can tell apart; every arm also has its own marker, and keeps both in every figure.
+"""
+
+import io
+import math
+import re
+from typing import TYPE_CHECKING
+
+from pipeline.reporting.view import BinView, CurveView, GainView, StudyView, interval, points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1f2329"  # becomes the page's own text colour where a figure is inlined
+FAINT = "#8a8f98"  # readable on white and on black
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+FOREST_METRICS = ("AP", "AP_small")
+
+Style = tuple[str, str]
+
+
+def plots(study: StudyView) -> dict[str, "Figure"]:
+    """Every figure that the study has data for, by name: gains, gain_by_size, cost, training_*."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"text.parse_math": False}):  # a dollar in a name is no formula
+        return _all_plots(study, arm_styles(study))
+
+
+def _all_plots(study: StudyView, styles: dict[str, Style]) -> dict[str, "Figure"]:
+    figures: dict[str, Figure] = {}
+    if metrics := [m for m in FOREST_METRICS if _shown(study, m)]:
+        figures["gains"] = _forest(study, metrics, styles)
+    if curve := [b for b in study.curve if b.arm != study.reference and not math.isnan(b.gain)]:
+        figures["gain_by_size"] = _gain_by_size(study, curve, styles)
+    if any(_has_cost(arm.seconds_per_picture, arm.metrics.get("AP")) for arm in study.arms):
+        figures["cost"] = _cost(study, styles)
+    for curve_view in study.training:
+        figures[f"training_{_slug(curve_view.name)}"] = _training(study, curve_view, styles)
+    return figures
+
+
+def arm_styles(study: StudyView) -> dict[str, Style]:
+    """Colour and marker of every arm; the reference is grey."""
+    others = [arm.name for arm in study.arms if arm.name != study.reference]
+    styles = {name: _style(index) for index, name in enumerate(others)}
+    return {study.reference: (FAINT, "X"), **styles}
+
+
+def to_svg(figure: "Figure", *, name: str) -> str:
+    """A figure as SVG to put inside an HTML page: its text takes the page's colour and font."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        text = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", svg)  # HTML needs none, and none is an address
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)  # several figures share one page
+    return svg.replace(INK, "currentColor")
+
+
+def _style(index: int) -> Style:
+    return COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+
+
+def _shown(study: StudyView, metric: str) -> list[GainView]:
+    return [g for g in study.gains if g.metric == metric and not math.isnan(g.difference)]
+
+
+def _has_cost(seconds: float, ap: float | None) -> bool:
+    return ap is not None and math.isfinite(ap) and math.isfinite(seconds) and seconds > 0
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_").lower()
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """A figure of our own, outside pyplot: nothing to close, safe in any thread."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _dress(axes: "Axes", *, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.tick_params(colors=INK, which="both", length=3)
+    axes.grid(visible=True, color=FAINT, alpha=0.25, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.patch.set_alpha(0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(FAINT)
+
+
+def _legend(axes: "Axes") -> None:
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+
+
+def _forest(study: StudyView, metrics: list[str], styles: dict[str, Style]) -> "Figure":
+    """Gains with their intervals, one panel for each metric, and the line of no gain."""
+    arms = [arm.name for arm in study.arms if any(study.gain(arm.name, m) for m in metrics)]
+    figure = _figure(9.2, 1.1 + 0.5 * len(arms))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        _dress(axes, x=f"gain in {metric} over {study.label(study.reference)} (points)", y="")
+        axes.axvline(0, color=INK, linewidth=1)
+        for gain in _shown(study, metric):
+            _forest_row(axes, gain, arms.index(gain.arm), styles[gain.arm])
+    panels[0].set_yticks(range(len(arms)), [study.label(arm) for arm in arms])
+    panels[0].set_ylim(len(arms) - 0.4, -0.7)
+    return figure
+
+
+def _forest_row(axes: "Axes", gain: GainView, row: int, style: Style) -> None:
+    colour, marker = style
+    axes.plot([100 * gain.low, 100 * gain.high], [row, row], color=colour, linewidth=2.2)
+    axes.plot(100 * gain.difference, row, marker=marker, color=colour, markersize=8)
+    axes.text(
+        1.02,
+        row,
+        f"{points(gain.difference)}\n{interval(gain)}",
+        transform=axes.get_yaxis_transform(),
+        va="center",
+        fontsize=8.5,
+        color=INK,
+    )
+
+
+def _gain_by_size(study: StudyView, curve: list[BinView], styles: dict[str, Style]) -> "Figure":
+    """Gain with its band over object size, and below it how many objects each size has."""
+    figure = _figure(9.2, 4.8)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    _dress(upper, x="", y=f"AP gain over {study.label(study.reference)} (points)")
+    _dress(lower, x="object size: square root of the box area (px of the original)", y="objects")
+    upper.axhline(0, color=INK, linewidth=1)
+    arms = list(dict.fromkeys(b.arm for b in curve))
+    for index, arm in enumerate(arms):
+        bins = sorted((b for b in curve if b.arm == arm), key=lambda b: b.low_px)
+        aside = 2 ** (0.06 * (index - (len(arms) - 1) / 2))  # so that bars do not hide each other
+        _gain_band(upper, bins, aside=aside, label=study.label(arm), style=styles[arm])
+    _counts(lower, curve)
+    _legend(upper)
+    return figure
+
+
+def _gain_band(
+    axes: "Axes", bins: list[BinView], *, aside: float, label: str, style: Style
+) -> None:
+    colour, marker = style
+    middle = [aside * math.sqrt(max(b.low_px, 1) * _upper_end(b)) for b in bins]
+    low, high = [100 * b.gain_low for b in bins], [100 * b.gain_high for b in bins]
+    axes.fill_between(middle, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.errorbar(  # bars as well as the band: they still tell arms apart where bands overlap
+        middle,
+        [100 * b.gain for b in bins],
+        yerr=[
+            [100 * (b.gain - b.gain_low) for b in bins],
+            [100 * (b.gain_high - b.gain) for b in bins],
+        ],
+        color=colour,
+        marker=marker,
+        capsize=3,
+        linewidth=1.8,
+        elinewidth=1,
+        label=label,
+    )
+
+
+def _counts(axes: "Axes", curve: list[BinView]) -> None:
+    sizes = sorted({(b.low_px, _upper_end(b), b.objects, math.isinf(b.high_px)) for b in curve})
+    for low, high, objects, open_ended in sizes:
+        low = max(low, 1)
+        middle = math.sqrt(low * high)
+        axes.bar(low, objects, width=high - low, align="edge", color=FAINT, alpha=0.45)
+        said = f"{objects:,}" + (" (and larger)" if open_ended else "")
+        axes.text(middle, objects, said, ha="center", va="bottom", fontsize=8.5, color=INK)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(0, 1.35 * max(objects for _, _, objects, _ in sizes))
+    axes.grid(visible=False)
+
+
+def _upper_end(view: BinView) -> float:
+    return 2 * max(view.low_px, 1) if math.isinf(view.high_px) else view.high_px
+
+
+def _cost(study: StudyView, styles: dict[str, Style]) -> "Figure":
+    """What a point of AP costs in time."""
+    figure = _figure(9.2, 3.8)
+    axes = figure.subplots()
+    _dress(axes, x="time per picture (ms, logarithmic)", y="AP (%)")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.15, y=0.2)
+    for arm in study.arms:
+        if not _has_cost(arm.seconds_per_picture, arm.metrics.get("AP")):
+            continue
+        colour, marker = styles[arm.name]
+        where = 1000 * arm.seconds_per_picture, 100 * arm.metrics["AP"]
+        axes.plot(*where, marker=marker, color=colour, markersize=10, linestyle="none")
+        axes.annotate(
+            arm.label, where, xytext=(9, 5), textcoords="offset points", color=INK, fontsize=9.5
+        )
+    return figure
+
+
+def _training(study: StudyView, curve: CurveView, styles: dict[str, Style]) -> "Figure":
+    figure = _figure(9.2, 3.2)
+    axes = figure.subplots()
+    _dress(axes, x="training step", y=f"{curve.name} ({curve.unit})" if curve.unit else curve.name)
+    by_label = {arm.label: styles[arm.name] for arm in study.arms}
+    for index, (name, values) in enumerate(curve.series.items()):
+        colour, marker = styles.get(name) or by_label.get(name) or _style(index)
+        steps, heights = [step for step, _ in values], [value for _, value in values]
+        every = max(1, len(steps) // 12)
+        label = study.label(name) if name in styles else name
+        axes.plot(
+            steps, heights, color=colour, marker=marker, markevery=every, markersize=5, label=label
+        )
+    if curve.series:
+        _legend(axes)
+    return figure

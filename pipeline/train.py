@@ -1,0 +1,292 @@
+"""``srdet train``: train a super-resolution network from shards.
+
+    srdet train --config conf/experiment/srresnet.yaml --data.shards shards/ --run.out runs/srresnet
+    srdet train validate --config conf/experiment/srresnet.yaml --run.out runs/srresnet
+    lightning run --devices 8 pipeline/train.py fit --config conf/experiment/srresnet.yaml ...
+    torchrun --nproc_per_node 8 pipeline/train.py fit --config conf/experiment/srresnet.yaml ...
+
+Settings come from conf/default.yaml, then each --config in turn, then the command line.
+"""
+
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import yaml
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import MLFlowLogger
+
+from pipeline import tracking
+from pipeline.data import ShardData
+from pipeline.files import atomic_file
+from pipeline.launch import check_world, trainer_world, world_of
+from pipeline.options import Parser
+from pipeline.progress import console
+from pipeline.tracking import Run
+from pipeline.watch import Throughput, ValidationPictures, quiet_lightning, show
+from sr_module.adversarial import Adversarial  # noqa: F401 (short class names in YAML are found by import)
+from sr_module.regression import Regression  # noqa: F401
+from sr_module.training import SRTraining
+
+CONF = Path(__file__).parents[1] / "conf"
+LAST = "last.ckpt"
+NET = "net.safetensors"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run lives and what it keeps.
+
+    Attributes:
+        out: folder for checkpoints, the resolved config and the network for use.
+        name: how the run is called in MLflow; null takes the folder's name.
+        experiment: MLflow experiment.
+        resume: "auto" goes on where the folder's last checkpoint ended, "never" refuses a folder that
+            holds one.
+        checkpoint_every: steps between two checkpoints for resuming.
+        log_every: steps between two points of the training curves.
+        pictures: validation pictures logged as strips at each validation.
+    """
+
+    out: Path = Path("runs/train")
+    name: str | None = None
+    experiment: str = "srdet train"
+    resume: str = "auto"
+    checkpoint_every: int = 1000
+    log_every: int = 50
+    pictures: int = 4
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run leaves."""
+
+    net: Path
+    metrics: dict[str, float]
+    run: Run | None
+
+
+class TrainParser(Parser, LightningArgumentParser):
+    """LightningCLI's parser with one-sentence errors."""
+
+
+class TrainCLI(LightningCLI):
+    """Parses configs; the trainer is fitted to the world that a launcher started."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's own settings; the data are made for the network's scale."""
+        parser.add_class_arguments(RunSettings, "run")
+        parser.link_arguments("model.init_args.scale", "data.scale")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
+        """The trainer, in the launcher's world, with neither logger nor callbacks yet."""
+        configured = self._get(self.config_init, "trainer", default={})
+        return super().instantiate_trainer(**{**trainer_world(dict(configured)), **kwargs})
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run that is ready to go."""
+
+    trainer: pl.Trainer
+    model: SRTraining
+    data: ShardData
+    settings: RunSettings
+    config: dict[str, Any]
+    """All settings, resolved, as plain values."""
+
+
+def main(words: list[str]) -> None:
+    """The command: ``fit`` (the default) or ``validate``."""
+    verb, rest = (words[0], words[1:]) if words[:1] in (["fit"], ["validate"]) else ("fit", words)
+    setup = configured(rest)
+    if verb == "validate":
+        for name, score in validate(setup).items():
+            console.print(f"{name} {score:.4f}", highlight=False)
+        return
+    trained = fit(setup)
+    if trained is not None:
+        _tell(trained)
+
+
+def configured(words: list[str]) -> Setup:
+    """Builds a run from conf/default.yaml and ``words``, as on the command line.
+
+    Raises:
+        ValueError: a key or value that does not fit, with the nearest right one.
+    """
+    quiet_lightning()
+    cli = parse(words)
+    config = _plain(cli)
+    settings = RunSettings(**{**config["run"], "out": Path(config["run"]["out"])})
+    return Setup(cli.trainer, cli.model, cli.datamodule, settings, config)
+
+
+def parse(words: list[str]) -> TrainCLI:
+    """Builds trainer, model and data from conf/default.yaml and ``words``.
+
+    Raises:
+        UsageError: a key or value that does not fit, with the nearest right one.
+    """
+    arguments = words if _asks_help(words) else ["--config", str(CONF / "default.yaml"), *words]
+    return TrainCLI(
+        SRTraining,
+        ShardData,
+        subclass_mode_model=True,
+        save_config_callback=None,
+        run=False,
+        parser_class=TrainParser,
+        parser_kwargs={"prog": "srdet train", "description": (__doc__ or "").split("\n")[0]},
+        trainer_defaults={
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "enable_progress_bar": False,
+        },
+        args=arguments,
+        seed_everything_default=0,
+    )
+
+
+def _asks_help(words: list[str]) -> bool:
+    return any(word == "--help" or word.startswith("--help") or word == "-h" for word in words)
+
+
+def _plain(cli: TrainCLI) -> dict[str, Any]:
+    """The resolved config as plain values, as ``--print_config`` shows it."""
+    dumped = cli.parser.dump(cli.config, skip_none=False, skip_link_targets=False)
+    plain: dict[str, Any] = yaml.safe_load(dumped)
+    plain.pop("config", None)
+    return plain
+
+
+def fit(setup: Setup, *, parent: Run | None = None) -> Trained | None:
+    """Trains, tracks and exports; goes on after a stop.
+
+    Args:
+        setup: of ``configured``; its trainer gets logger and callbacks here.
+        parent: run under which this one is shown.
+
+    Returns:
+        What rank zero wrote; None on the other ranks.
+    """
+    trainer, settings = setup.trainer, setup.settings
+    check_world(trainer.world_size)
+    checkpoint = resume_point(settings)
+    setup.data.setup("fit")
+    if trainer.global_rank != 0:
+        trainer.callbacks += _callbacks(settings)  # type: ignore[attr-defined]
+        trainer.fit(setup.model, datamodule=setup.data, ckpt_path=checkpoint)
+        return None
+    settings.out.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(setup.config, sort_keys=False)
+    with _open_run(setup, parent=parent, resumed=checkpoint is not None) as run:
+        run.params(setup.config)
+        run.text(text, "config.yaml")
+        _write_text(settings.out / "config.yaml", text)
+        trainer.logger = MLFlowLogger(tracking_uri=run.uri, run_id=run.run_id, synchronous=False)
+        pictures = ValidationPictures(run, settings.pictures)
+        trainer.callbacks += [*_callbacks(settings), pictures, *show("training")]  # type: ignore[attr-defined]
+        trainer.fit(setup.model, datamodule=setup.data, ckpt_path=checkpoint)
+        return _finish(setup, run)
+
+
+def resume_point(settings: RunSettings) -> str | None:
+    """The checkpoint to go on from.
+
+    Raises:
+        ValueError: ``resume`` is no known word.
+        FileExistsError: the folder holds a run and ``resume`` is "never".
+    """
+    last = settings.out / LAST
+    if settings.resume not in ("auto", "never"):
+        raise ValueError(f"run.resume is '{settings.resume}'; choose from auto, never")
+    if not last.exists():
+        return None
+    if settings.resume == "never":
+        raise FileExistsError(
+            f"{last} exists; go on with --run.resume auto, or choose another --run.out"
+        )
+    return str(last)
+
+
+def _open_run(setup: Setup, *, parent: Run | None, resumed: bool) -> AbstractContextManager[Run]:
+    index, settings, world = setup.data.index, setup.settings, world_of()
+    assert index is not None
+    tags = {
+        "shards": setup.data.shards,
+        "shards.digest": index.digest(),
+        "launcher": world.launcher if world else "none",
+        "world_size": str(setup.trainer.world_size),
+    }
+    name = settings.name or settings.out.name
+    return tracking.start_in(
+        settings.out, settings.experiment, name, parent=parent, tags=tags, resumed=resumed
+    )
+
+
+def _callbacks(settings: RunSettings) -> list[Callback]:
+    last = ModelCheckpoint(
+        settings.out,
+        filename=LAST.removesuffix(".ckpt"),
+        every_n_train_steps=settings.checkpoint_every,
+        enable_version_counter=False,
+    )
+    return [Throughput(settings.log_every), last]
+
+
+def _finish(setup: Setup, run: Run) -> Trained:
+    """Exports the averaged network with where it comes from."""
+    metrics = {k: float(v) for k, v in setup.trainer.callback_metrics.items()}
+    index = setup.data.index
+    assert index is not None
+    provenance = {
+        "steps": setup.trainer.global_step,
+        "metrics": metrics,
+        "protocol": str(setup.model.protocol),
+        "data": {"source": index.source, "digest": index.digest()},
+        "mlflow_run": run.run_id,
+    }
+    net = setup.settings.out / NET
+    setup.model.export(net, provenance=provenance)
+    run.artifact(net, folder="model")
+    setup.trainer.save_checkpoint(setup.settings.out / LAST)
+    return Trained(net, metrics, run)
+
+
+def validate(setup: Setup) -> dict[str, float]:
+    """Scores the run's last checkpoint on the val split, every sample counted once."""
+    check_world(setup.trainer.world_size)
+    last = setup.settings.out / LAST
+    if not last.exists():
+        raise FileNotFoundError(
+            f"no checkpoint {last}; train first, or name the run's folder with --run.out"
+        )
+    scores = setup.trainer.validate(
+        setup.model, datamodule=setup.data, ckpt_path=str(last), verbose=False
+    )
+    return {key: float(value) for key, value in scores[0].items()}
+
+
+def _tell(trained: Trained) -> None:
+    scores = ", ".join(f"{k} {v:.4g}" for k, v in trained.metrics.items() if k.startswith("val/"))
+    console.print(f"network for use: {trained.net}")
+    console.print(f"scores: {scores}", highlight=False)
+    if trained.run:
+        console.print(f"MLflow: {tracking.open_command(trained.run.uri)}", highlight=False)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"srdet train: error: {error}")

@@ -1,0 +1,83 @@
+"""``srdet upscale``: pictures and folders, enlarged.
+
+srdet upscale --model runs/srresnet/net.safetensors --pictures photos/ a.png --out enlarged/
+"""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from pipeline.options import run_function
+from pipeline.pictures import (
+    MAX_PIXELS,
+    PictureError,
+    find_pictures,
+    read_picture,
+    to_float,
+    write_picture,
+)
+from pipeline.progress import bar, console
+from pipeline.upscalers import Precision, open_upscaler
+
+logger = logging.getLogger(__name__)
+
+
+def main(words: list[str]) -> None:
+    """The command."""
+    run_function(upscale, words, name="upscale")
+
+
+def upscale(
+    model: str,
+    pictures: list[Path],
+    out: Path,
+    *,
+    scale: int | None = None,
+    precision: Precision = "fp32",
+    tile: int | None = None,
+    suffix: Literal["same", "png", "jpg", "webp", "tiff"] = "same",
+    max_pixels: int = MAX_PIXELS,
+) -> int:
+    """Enlarges pictures with a network or a kernel; what cannot be read is skipped and counted.
+
+    Args:
+        model: a file of weights (ours, or a published one), "bicubic", "bilinear" or "nearest".
+        pictures: folders (all levels) or files.
+        out: folder for the enlarged pictures, under their names and sub-folders.
+        scale: enlargement of a kernel; a network knows its own.
+        precision: in which a network computes.
+        tile: low-resolution side of the pieces of large pictures; chosen by size without it.
+        suffix: file format of the results.
+        max_pixels: larger pictures are skipped.
+
+    Returns:
+        How many were written.
+    """
+    upscaler = open_upscaler(model, scale=scale, precision=precision, tile=tile)
+    paths = find_pictures(pictures)
+    bases = [path if path.is_dir() else path.parent for path in pictures]
+    written = 0
+    with bar(f"enlarging {upscaler.scale} times", len(paths)) as advance:
+        for path in paths:
+            try:
+                lr = to_float(read_picture(path, max_pixels=max_pixels))[None]
+            except PictureError as error:
+                logger.warning("skipped: %s", error)
+                continue
+            finally:
+                advance(1)
+            write_picture(upscaler(lr)[0], out / _place(path, bases, suffix))
+            written += 1
+    if not written:
+        raise ValueError(
+            f"none of {len(paths)} pictures could be read; nothing was written to {out}"
+        )
+    console.print(f"{written} of {len(paths)} pictures written to {out}", highlight=False)
+    return written
+
+
+def _place(path: Path, bases: list[Path], suffix: str) -> Path:
+    """Where a picture goes below ``out``: its place below the folder it was found in."""
+    base = next(base for base in bases if path.is_relative_to(base))
+    place = path.relative_to(base)
+    return place if suffix == "same" else place.with_suffix(f".{suffix}")

@@ -1,0 +1,190 @@
+"""What a person sees of a training run while it goes: speed, pictures, the state of the network."""
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich.progress import TaskID
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.progress import console, steps_bar
+from pipeline.tracking import Run
+from sr_module.resize import imresize
+from sr_module.training import Batch, SRTraining
+
+ZOOM = 2
+STRIP_SIDE = 128  # hr pixels of the middle of a picture that a strip shows
+
+
+class Throughput(pl.Callback):
+    """Logs images a second, the share of time spent waiting for data, the learning rate, images seen."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._seen = 0
+        self._restart()
+
+    def _restart(self) -> None:
+        self._since, self._images, self._waited = time.perf_counter(), 0, 0.0
+        self._ended = self._since
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validation and worker start between epochs are not training speed."""
+        self._restart()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """What passed since the last step's end was waiting for data."""
+        self._waited += time.perf_counter() - self._ended
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,  # noqa: ANN401
+    ) -> None:
+        """Counts, and logs every ``every`` steps."""
+        self._ended = time.perf_counter()
+        self._images += len(batch[1]) * trainer.world_size
+        if (batch_idx + 1) % self.every:
+            return
+        seconds = self._ended - self._since
+        self._seen += self._images
+        pl_module.log("train/images_per_s", self._images / seconds, prog_bar=True)
+        pl_module.log("train/data_wait", self._waited / seconds, prog_bar=True)
+        pl_module.log("train/learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
+        pl_module.log("train/images_seen", float(self._seen))
+        self._restart()
+
+    def state_dict(self) -> dict[str, int]:
+        """Images seen survive a resume."""
+        return {"seen": self._seen}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Images seen survive a resume."""
+        self._seen = state_dict["seen"]
+
+
+class ValidationPictures(pl.Callback):
+    """Logs strips ``LR | bicubic | SR | HR`` of the first validation pictures, with their step."""
+
+    def __init__(self, run: Run, count: int) -> None:
+        self.run, self.count = run, count
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """One strip for each of the first ``count`` pictures; none in the sanity check."""
+        if batch_idx >= self.count or trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, SRTraining)
+        picture = strip(pl_module, *batch)
+        self.run.picture(f"validation_{batch_idx}", picture, step=trainer.global_step)
+
+
+def strip(model: SRTraining, lr: Tensor, hr: Tensor) -> Tensor:
+    """``LR | bicubic | SR | HR`` of the middle of the first picture, ``(3, h, 4 * w)`` in [0, 1]."""
+    scale = model.net.scale
+    side = min(STRIP_SIDE // scale, *lr.shape[-2:])
+    y, x = (lr.shape[-2] - side) // 2, (lr.shape[-1] - side) // 2
+    small = lr[:1, :, y : y + side, x : x + side]
+    big = (
+        slice(0, 1),
+        slice(None),
+        slice(y * scale, (y + side) * scale),
+        slice(x * scale, (x + side) * scale),
+    )
+    with torch.no_grad():
+        sr = model(lr[:1])[big]
+    tiles = [F.interpolate(small, scale_factor=scale), imresize(small, scale), sr, hr[big]]
+    return F.interpolate(torch.cat(tiles, dim=3).float(), scale_factor=ZOOM)[0].clamp(0, 1).cpu()
+
+
+class Bar(pl.Callback):
+    """A bar over all steps of the run with loss, speed, data wait, scores and time left."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._progress = steps_bar()
+        self._task: TaskID | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Opens the bar where the run stands, which after a resume is not at 0."""
+        self._task = self._progress.add_task(
+            self.what, total=trainer.max_steps, completed=trainer.global_step, said=""
+        )
+        self._progress.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,  # noqa: ANN401
+    ) -> None:
+        """Advances; the numbers are those of the last logging step, so nothing waits for the device."""
+        assert self._task is not None
+        said = _said(
+            trainer.logged_metrics, ("train/loss", "train/images_per_s", "train/data_wait")
+        )
+        said += _said(trainer.callback_metrics, ("val/psnr_y",))
+        self._progress.update(self._task, completed=trainer.global_step, said=said)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leaves the full bar on the terminal."""
+        self._progress.stop()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Gives the terminal back before the error is printed."""
+        self._progress.stop()
+
+
+def _said(metrics: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    return "".join(f"  {n.split('/')[1]} {float(metrics[n]):.4g}" for n in names if n in metrics)
+
+
+class Lines(pl.Callback):
+    """One line a validation, where the output is no terminal and a bar would only fill the log."""
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prints step and scores."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        scores = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        said = ", ".join(
+            f"{k} {v:.4g}" for k, v in scores.items() if k.startswith(("val/", "train/loss"))
+        )
+        console.print(f"step {trainer.global_step}: {said}", highlight=False, soft_wrap=True)
+
+
+def show(what: str) -> list[pl.Callback]:
+    """The bar on a terminal, lines in a log."""
+    if sys.stderr.isatty():
+        return [Bar(what)]
+    console.print(f"{what} ...", highlight=False)
+    return [Lines()]
+
+
+def quiet_lightning() -> None:
+    """Keeps Lightning's start-up notes and advice off the terminal; its errors stay."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torch\.")

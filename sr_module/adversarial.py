@@ -1,0 +1,187 @@
+"""Training towards the natural: generator against discriminator (SRGAN, ESRGAN and Real-ESRGAN).
+
+Which of the papers it is, is settings: network, discriminator, GAN loss, perceptual layers, weights.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from sr_module.archs import build_discriminator
+from sr_module.losses import PerceptualLoss, gan_loss, pixel_loss
+from sr_module.optimisation import Optimisation
+from sr_module.training import Batch, SRTraining
+
+
+@dataclass(frozen=True)
+class Perceptual:
+    """The VGG19 feature loss.
+
+    Attributes:
+        layers: weight of each layer, such as ``{"conv5_4": 1.0}``.
+        before_activation: features before the ReLU (ESRGAN section 3.3) or after it (SRGAN 2.2.1).
+        criterion: "l1" or "l2" between the features.
+        feature_scale: the features are multiplied by this (SRGAN: 1 / 12.75).
+        weights: safetensors of torchvision's ``vgg19().features``; null lets torchvision fetch them.
+    """
+
+    layers: dict[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
+    before_activation: bool = True
+    criterion: str = "l1"
+    feature_scale: float = 1.0
+    weights: str | None = None
+
+
+class Adversarial(SRTraining):
+    """Alternates one generator and one discriminator step on each batch.
+
+    The generator minimises ``pixel_weight`` x pixel + ``perceptual_weight`` x VGG + ``gan_weight`` x GAN.
+
+    Args:
+        arch: a name in ``sr_module.archs.ARCHS``.
+        scale: enlargement factor.
+        arch_args: arguments of the architecture besides the scale.
+        init_from: the PSNR-trained weights to start from; from scratch, GAN training rarely settles.
+        ema_decay: of the averaged weights per step.
+        loss: pixel loss, "l1", "l2" or "charbonnier".
+        discriminator: a name in ``sr_module.archs.DISCRIMINATORS``.
+        discriminator_args: its arguments.
+        gan: "vanilla" (SRGAN) or "ragan" (ESRGAN, arXiv:1809.00219, equations 1 and 2).
+        perceptual: the VGG loss; null leaves it out.
+        pixel_weight: factor of the pixel loss.
+        perceptual_weight: factor of the VGG loss.
+        gan_weight: factor of the GAN loss.
+        warmup_steps: first steps in which the generator sees no GAN loss while the discriminator
+            learns.
+        clip_norm: gradients are scaled down to this norm; null leaves them.
+        optimisation: of the generator.
+        discriminator_optimisation: of the discriminator.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        *,
+        scale: int = 4,
+        arch_args: dict[str, Any] | None = None,
+        init_from: str | None = None,
+        ema_decay: float = 0.999,
+        loss: str = "l1",
+        discriminator: str = "unet",
+        discriminator_args: dict[str, Any] | None = None,
+        gan: str = "ragan",
+        perceptual: Perceptual | None = None,
+        pixel_weight: float = 1e-2,
+        perceptual_weight: float = 1.0,
+        gan_weight: float = 5e-3,
+        warmup_steps: int = 0,
+        clip_norm: float | None = None,
+        optimisation: Optimisation = Optimisation(),  # noqa: B008 (frozen)
+        discriminator_optimisation: Optimisation = Optimisation(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(
+            arch, scale=scale, arch_args=arch_args, init_from=init_from, ema_decay=ema_decay
+        )
+        self.automatic_optimization = False
+        self.criterion = pixel_loss(loss)
+        self.discriminator = build_discriminator(discriminator, **(discriminator_args or {}))
+        self.discriminator.to(memory_format=torch.channels_last)
+        self.gan = gan_loss(gan)
+        self.perceptual = _perceptual_loss(perceptual)
+        self.pixel_weight, self.gan_weight = pixel_weight, gan_weight
+        self.perceptual_weight = perceptual_weight
+        self.warmup_steps, self.clip_norm = warmup_steps, clip_norm
+        self.optimisation = optimisation
+        self.discriminator_optimisation = discriminator_optimisation
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """Generator's and discriminator's optimiser, each with its schedule."""
+        built = [
+            self.optimisation.build(self.net),
+            self.discriminator_optimisation.build(self.discriminator),
+        ]
+        return [optimizer for optimizer, _ in built], [schedule for _, schedule in built]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One generator step, then one discriminator step on the same pictures."""
+        lr, hr = batch
+        generator, discriminator = self._optimizers()
+        with generator.toggle_model():
+            sr = self.net(lr)
+            self._step(generator, self._generator_loss(sr, hr))
+        with discriminator.toggle_model():
+            real, fake = self.discriminator(hr), self.discriminator(sr.detach())
+            loss = self.gan.discriminator(real.float(), fake.float())
+            self._step(discriminator, loss)
+        self.log_dict(
+            {
+                "train/loss_d": loss.detach(),
+                "train/real": real.detach().float().mean(),
+                "train/fake": fake.detach().float().mean(),
+            }
+        )
+        schedules = self.lr_schedulers()
+        for schedule in schedules if isinstance(schedules, list) else [schedules]:
+            assert isinstance(schedule, LRScheduler)
+            schedule.step()
+
+    def _generator_loss(self, sr: Tensor, hr: Tensor) -> Tensor:
+        parts = {"train/pixel": self.criterion(sr.float(), hr)}
+        total = self.pixel_weight * parts["train/pixel"]
+        if self.perceptual is not None:
+            parts["train/perceptual"] = self.perceptual(sr, hr)
+            total = total + self.perceptual_weight * parts["train/perceptual"]
+        if self.global_step >= self.warmup_steps:
+            fake = self.discriminator(sr).float()
+            parts["train/gan"] = self.gan.generator(self._real(hr, fake), fake)
+            total = total + self.gan_weight * parts["train/gan"]
+        self.log_dict({name: part.detach() for name, part in parts.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    def _real(self, hr: Tensor, fake: Tensor) -> Tensor:
+        """Logits of the true pictures for the generator's loss, where it looks at them."""
+        if not self.gan.needs_real:
+            return torch.zeros_like(fake)
+        with torch.no_grad():
+            return self.discriminator(hr).float()  # type: ignore[no-any-return]
+
+    def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
+        self.manual_backward(loss)
+        if self.clip_norm is not None:
+            self.clip_gradients(optimizer.optimizer, self.clip_norm, "norm")
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def _optimizers(self) -> tuple[LightningOptimizer, LightningOptimizer]:
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        generator, discriminator = optimizers
+        assert isinstance(generator, LightningOptimizer)
+        assert isinstance(discriminator, LightningOptimizer)
+        # Lightning counts every optimizer's step in global_step; one batch is one step here, so the
+        # discriminator's hooks keep the profiler entry and leave the counter alone.
+        discriminator._on_before_step = _quiet
+        discriminator._on_after_step = _quiet
+        return generator, discriminator
+
+
+def _quiet() -> None:
+    """A step that is not counted."""
+
+
+def _perceptual_loss(settings: Perceptual | None) -> PerceptualLoss | None:
+    if settings is None:
+        return None
+    return PerceptualLoss(
+        settings.layers,
+        before_activation=settings.before_activation,
+        weights=settings.weights,
+        criterion=settings.criterion,
+        feature_scale=settings.feature_scale,
+    )

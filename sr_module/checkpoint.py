@@ -1,0 +1,273 @@
+"""Weights for use: self-describing safetensors are written, ours and published files are read.
+
+A file holds the tensors and, as JSON in its header, the architecture's name, its arguments, its
+scale and where the weights come from. Nothing is unpickled, except that published ``.pth`` files
+pass through spandrel's reader, which admits tensors only.
+"""
+
+import json
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from sr_module.archs import build
+from sr_module.archs.layers import CONTEXT
+from sr_module.net import SRNet
+
+if TYPE_CHECKING:
+    from spandrel import ImageModelDescriptor
+
+_HEADER = "srdet"  # the one key of our safetensors metadata; other tools' files lack it
+_VERSION = 1
+
+
+def save_net(net: SRNet, path: str | Path, *, provenance: Mapping[str, object]) -> None:
+    """Write ``net`` for use; a reader never sees half a file, whatever happens meanwhile.
+
+    Args:
+        net: a network made by ``build``.
+        path: a ``.safetensors`` file; its folder is made if need be.
+        provenance: where the weights come from (commit, data, step, metrics); JSON values.
+
+    Raises:
+        ValueError: another suffix, a network that ``build`` did not make, or provenance that JSON
+            cannot hold.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: networks are saved as .safetensors files")
+    if not net.arch:
+        raise ValueError(
+            f"{type(net).__name__} was not made by build(arch, scale, ...) and could not be rebuilt"
+            " from its file; add it to ARCHS and build it by name"
+        )
+    tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
+    _write_atomically(path, save(tensors, metadata={_HEADER: _header_of(net, provenance)}))
+
+
+def load_net(path: str | Path) -> SRNet:
+    """The network in ``path``, on the CPU, in evaluation mode.
+
+    Args:
+        path: a file of ``save_net``, or published weights (``.pth``, ``.safetensors``) of any
+            architecture that spandrel knows.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, of another kind, or does not fit its architecture.
+    """
+    path = _existing(path)
+    header = _read_header(path)
+    return _load_foreign(path) if header is None else _load_ours(path, header)
+
+
+def load_weights(net: SRNet, path: str | Path) -> None:
+    """Copy the weights in ``path`` into ``net``, to train on from them.
+
+    Args:
+        net: a network of the same architecture and arguments.
+        path: a file of ``save_net``, or published weights with the same parameter names, such as
+            those of Real-ESRGAN for ``rrdbnet`` and ``compact``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or its tensors do not fit; the differing keys are named.
+    """
+    path = _existing(path)
+    tensors = _foreign_tensors(path) if _read_header(path) is None else _own_tensors(path)
+    _fill(net, tensors, path)
+
+
+def read_provenance(path: str | Path) -> dict[str, object]:
+    """What ``save_net`` was told about the weights in ``path``; empty for files of other makers."""
+    header = _read_header(_existing(path))
+    return {} if header is None else dict(header["provenance"])
+
+
+class ForeignNet(SRNet):
+    """A published network behind our contract, for inference only.
+
+    Args:
+        descriptor: spandrel's ``ImageModelDescriptor``; it pads to its network's own needs and
+            clamps to [0, 1].
+    """
+
+    def __init__(self, descriptor: "ImageModelDescriptor[nn.Module]") -> None:
+        super().__init__()
+        self.scale = descriptor.scale
+        self.channels = descriptor.input_channels
+        self.multiple_of = descriptor.size_requirements.multiple_of
+        self.overlap = -(-CONTEXT // self.multiple_of) * self.multiple_of
+        self.model = descriptor.model
+        self.descriptor = descriptor
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """``(B, channels, H, W) -> (B, channels, scale * H, scale * W)``."""
+        sr: Tensor = self.descriptor(lr)
+        return sr
+
+
+def _header_of(net: SRNet, provenance: Mapping[str, object]) -> str:
+    header = {
+        "version": _VERSION,
+        "arch": net.arch,
+        "scale": net.scale,
+        "args": dict(net.arch_args),
+        "provenance": dict(provenance),
+    }
+    try:
+        return json.dumps(header, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"provenance must hold JSON values only: {error}") from error
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    if path.suffix == ".ckpt":
+        raise ValueError(
+            f"{path}: a training checkpoint, which resumes a training; to use its network, take the"
+            " .safetensors file written by the same run, or load the training module and write its"
+            " network with save_net"
+        )
+    if path.suffix not in (".safetensors", ".pth"):
+        raise ValueError(f"{path}: weights are .safetensors or .pth files")
+    return path
+
+
+def _read_header(path: Path) -> dict[str, Any] | None:
+    """Our header, or None for a file that another program wrote."""
+    from safetensors import safe_open
+
+    if path.suffix != ".safetensors":
+        return None
+    with _explaining(path), safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(_HEADER)
+    if text is None:
+        return None
+    header: dict[str, Any] = json.loads(text)
+    if header["version"] != _VERSION:
+        raise ValueError(
+            f"{path}: written in format {header['version']}, this version of srdet reads {_VERSION}"
+        )
+    return header
+
+
+def _load_ours(path: Path, header: Mapping[str, Any]) -> SRNet:
+    try:
+        net = build(header["arch"], header["scale"], **header["args"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    _fill(net, _own_tensors(path), path)
+    return net.eval()
+
+
+def _own_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    with _explaining(path):
+        return load_file(path)
+
+
+def _fill(net: SRNet, tensors: Mapping[str, Tensor], path: Path) -> None:
+    differing = _differing(net.state_dict(), tensors)
+    if differing:
+        args = ", ".join(f"{key}={value}" for key, value in net.arch_args.items())
+        raise ValueError(
+            f"{path}: its tensors do not fit {net.arch} x{net.scale} ({args}): "
+            f"{'; '.join(differing)}"
+        )
+    net.load_state_dict(tensors)
+
+
+def _differing(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """What keeps ``found`` from loading, in words; empty if nothing does."""
+    shapes = {key: tuple(value.shape) for key, value in expected.items()}
+    kinds = {
+        "missing": [key for key in shapes if key not in found],
+        "not expected": [key for key in found if key not in shapes],
+        "of another shape": [
+            f"{key} {tuple(found[key].shape)} for {shape}"
+            for key, shape in shapes.items()
+            if key in found and tuple(found[key].shape) != shape
+        ],
+    }
+    return [f"{kind}: {_first(keys)}" for kind, keys in kinds.items() if keys]
+
+
+def _first(keys: list[str], count: int = 5) -> str:
+    more = f" and {len(keys) - count} more" if len(keys) > count else ""
+    return ", ".join(keys[:count]) + more
+
+
+def _foreign_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of another program's file, without the wrappings of its trainer."""
+    from spandrel import ModelLoader
+
+    with _explaining(path):
+        state = ModelLoader(device="cpu").load_state_dict_from_file(path)
+        return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def _load_foreign(path: Path) -> SRNet:
+    from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
+
+    tensors = _foreign_tensors(path)
+    try:
+        descriptor = ModelLoader(device="cpu").load_from_state_dict(tensors)
+    except (UnsupportedModelError, RuntimeError) as error:  # RuntimeError: another size of it
+        raise ValueError(
+            f"{path}: weights of an architecture that neither srdet nor spandrel knows, beginning "
+            f"with {_first(list(tensors))}; give a file of save_net or of a published network"
+        ) from error
+    if (
+        not isinstance(descriptor, ImageModelDescriptor)
+        or descriptor.input_channels != descriptor.output_channels
+    ):
+        raise ValueError(
+            f"{path}: {descriptor.architecture.name} is not a super-resolution network"
+        )
+    return ForeignNet(descriptor).eval()
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Turns what torch, pickle and safetensors say of damaged or hostile input into one error."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (
+        SafetensorError,
+        RuntimeError,  # torch, for a damaged archive
+        pickle.UnpicklingError,  # spandrel, for anything but tensors
+        EOFError,
+        AttributeError,  # this and the next two: what pickle says it may raise besides
+        ImportError,
+        IndexError,
+    ) as error:
+        raise ValueError(
+            f"{path}: damaged, or not a file of weights ({type(error).__name__}: {error}); copy or "
+            "download it again"
+        ) from error

@@ -1,0 +1,87 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from detection import Detections
+from detection.errors import false_positives_per_megapixel, transitions
+from detection.truth import CocoSet, read_coco
+
+ROWS = [(1, [10.0 * i, 0, 6, 6], 1) for i in range(4)] + [(1, [0, 40, 30, 30], 2)]
+
+
+def seen(truth: CocoSet, chosen: list[int], score: float = 0.9) -> dict[int, Detections]:
+    """The objects at some positions of image 1, perfectly detected."""
+    objects = truth.objects[1]
+    boxes, labels = objects.boxes[chosen], objects.labels[chosen]
+    return {1: Detections(boxes, torch.full((len(boxes),), score), labels)}
+
+
+def test_every_object_stands_in_one_cell_of_the_table(make_set: Callable[..., CocoSet]) -> None:
+    truth = make_set(ROWS, images=2)
+    small, large = transitions(
+        truth, seen(truth, [0, 1]), seen(truth, [1, 2, 4]), bins=[(0, 8), (8, 64)]
+    )
+    assert (small.objects, small.both, small.found, small.lost, small.neither) == (4, 1, 1, 1, 1)
+    assert (large.objects, large.both, large.found, large.lost, large.neither) == (1, 0, 1, 0, 0)
+    assert small.bin == "0_8"
+
+
+def test_a_detection_below_the_score_finds_nothing(make_set: Callable[..., CocoSet]) -> None:
+    truth = make_set(ROWS)
+    sure, unsure = seen(truth, [0]), seen(truth, [0], score=0.2)
+    (row,) = transitions(truth, sure, unsure, bins=[(0, 64)], score=0.3)
+    assert (row.lost, row.both) == (1, 0)
+
+
+def test_a_detection_of_another_category_finds_nothing(make_set: Callable[..., CocoSet]) -> None:
+    truth = make_set(ROWS)
+    right = seen(truth, [0])
+    wrong = {1: Detections(right[1].boxes, right[1].scores, right[1].labels + 1)}
+    (row,) = transitions(truth, right, wrong, bins=[(0, 64)])
+    assert row.lost == 1
+    assert false_positives_per_megapixel(truth, wrong) == pytest.approx(1 / 0.008)
+
+
+def test_two_detections_of_one_object_are_a_hit_and_a_false_one(
+    make_set: Callable[..., CocoSet],
+) -> None:
+    truth = make_set(ROWS)
+    once = seen(truth, [0])
+    assert false_positives_per_megapixel(truth, once) == 0
+    twice = {1: Detections.concatenate([once[1], once[1]])}
+    assert false_positives_per_megapixel(truth, twice) == pytest.approx(1 / 0.008)
+
+
+def test_an_overlap_just_below_the_threshold_finds_nothing(
+    make_set: Callable[..., CocoSet],
+) -> None:
+    truth = make_set([(1, [0, 0, 10, 10], 1)])
+    shifted = seen(truth, [0])[1].affine(1.0, 4.0, 0.0)  # overlap 6 / 14 = 0.43
+    (miss,) = transitions(truth, {}, {1: shifted}, bins=[(0, 64)], iou=0.5)
+    (hit,) = transitions(truth, {}, {1: shifted}, bins=[(0, 64)], iou=0.4)
+    assert (miss.neither, hit.found) == (1, 1)
+
+
+def test_crowd_regions_are_no_objects_and_excuse_what_is_inside(
+    write_coco: Callable[..., Path],
+) -> None:
+    rows = [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10]},
+        {"id": 2, "image_id": 1, "category_id": 1, "bbox": [40, 40, 40, 40], "iscrowd": 1},
+    ]
+    truth = read_coco(write_coco(annotations=rows))
+    boxes = torch.tensor([[42.0, 42, 50, 50], [60.0, 0, 70, 10]])
+    found = {1: Detections(boxes, torch.tensor([0.9, 0.9]), torch.tensor([1, 1]))}
+    (row,) = transitions(truth, found, found, bins=[(0, 64)])
+    assert (row.objects, row.neither) == (1, 1)
+    assert false_positives_per_megapixel(truth, found) == pytest.approx(1 / 0.008)
+
+
+def test_pictures_without_objects_count_their_false_detections(
+    make_set: Callable[..., CocoSet],
+) -> None:
+    truth = make_set([(1, [0, 0, 6, 6], 1)], images=2)
+    found = {2: seen(truth, [0])[1]}
+    assert false_positives_per_megapixel(truth, found) == pytest.approx(1 / 0.016)

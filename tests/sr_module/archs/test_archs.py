@@ -1,0 +1,149 @@
+"""What every network of the catalogue promises, and how they are built by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sr_module import load_net, save_net, upscale
+from sr_module.archs import ARCHS, build, build_discriminator
+from sr_module.losses import l1
+from sr_module.net import SRNet
+
+SMALL: dict[str, dict[str, object]] = {
+    "srresnet": {"features": 8, "blocks": 2},
+    "msrresnet": {"features": 8, "blocks": 2},
+    "edsr": {"features": 8, "blocks": 2},
+    "rrdbnet": {"features": 8, "blocks": 1, "growth": 4},
+    "compact": {"features": 8, "convs": 2},
+}
+EVERY = [(arch, scale) for arch, kind in ARCHS.items() for scale in kind.scales]
+
+
+def small(arch: str, scale: int) -> SRNet:
+    """A small network as lively as a trained one, whose results lie inside [0, 1]."""
+    net = build(arch, scale, **SMALL[arch])
+    convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    for conv in convs:
+        nn.init.kaiming_normal_(conv.weight)
+    convs[-1].weight.data.mul_(0.02)
+    nn.init.constant_(convs[-1].bias, 0.0 if arch in ("msrresnet", "compact", "edsr") else 0.5)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return net.eval()
+
+
+@pytest.mark.parametrize(("arch", "scale"), EVERY)
+def test_the_result_is_exactly_scale_times_as_large(arch: str, scale: int):
+    net = small(arch, scale)
+    for height, width in [(5, 5), (6, 9), (8, 33), (17, 12), (33, 32)]:
+        sr = upscale(net, torch.rand(3, height, width))
+        assert sr.shape == (3, scale * height, scale * width)
+
+
+@pytest.mark.parametrize(("arch", "scale"), EVERY)
+def test_a_batch_of_two_equals_two_batches_of_one(arch: str, scale: int):
+    net, lr = small(arch, scale), torch.rand(2, 3, 12, 8)
+    with torch.no_grad():
+        assert torch.allclose(net(lr), torch.cat([net(lr[:1]), net(lr[1:])]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("arch", "scale"), EVERY)
+def test_a_gradient_reaches_every_parameter(arch: str, scale: int):
+    net = small(
+        arch, scale
+    )  # evaluation mode: batch statistics would cancel the biases before them
+    lr, hr = torch.rand(2, 3, 12, 12), torch.rand(2, 3, 12 * scale, 12 * scale)
+    net.loss(lr, hr, l1).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("arch", "scale"), EVERY)
+def test_a_saved_network_comes_back_the_same(arch: str, scale: int, tmp_path: Path):
+    net, lr = small(arch, scale), torch.rand(3, 9, 10)
+    save_net(net, tmp_path / "net.safetensors", provenance={})
+    again = load_net(tmp_path / "net.safetensors")
+    assert (again.arch, again.scale, again.arch_args) == (arch, scale, net.arch_args)
+    assert torch.equal(upscale(again, lr), upscale(net, lr))
+
+
+@pytest.mark.parametrize(("arch", "scale"), EVERY)
+def test_tiles_meet_unseen(arch: str, scale: int):
+    net, lr = small(arch, scale), torch.rand(3, 45, 38)
+    whole = upscale(net, lr)
+    assert (upscale(net, lr, tile=16) - whole).abs().max() < 1e-5
+    net.overlap = 0
+    assert (upscale(net, lr, tile=16) - whole).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_overlap_of_a_shallow_network_is_its_receptive_radius(arch: str):
+    net = small(arch, 4)
+    lr = torch.rand(1, 3, 16, 81, requires_grad=True)
+    net(lr)[..., 4 * 40 : 4 * 41].sum().backward()
+    columns = lr.grad.abs().sum((0, 1, 2)).nonzero()
+    radius = (columns - 40).abs().max().item()
+    assert net.overlap - 1 <= radius <= net.overlap
+
+
+@pytest.mark.parametrize(
+    ("arch", "scale", "args", "count"),
+    [
+        ("srresnet", 4, {}, 1_549_462),
+        ("msrresnet", 4, {}, 1_517_571),
+        ("edsr", 2, {}, 1_369_859),
+        ("edsr", 3, {}, 1_554_499),
+        ("edsr", 4, {}, 1_517_571),
+        ("edsr", 2, {"features": 256, "blocks": 32, "residual_scale": 0.1}, 40_729_603),
+        ("edsr", 3, {"features": 256, "blocks": 32, "residual_scale": 0.1}, 43_680_003),
+        ("edsr", 4, {"features": 256, "blocks": 32, "residual_scale": 0.1}, 43_089_923),
+        ("rrdbnet", 4, {}, 16_697_987),
+        ("rrdbnet", 2, {}, 16_703_171),
+        ("rrdbnet", 4, {"blocks": 16}, 11_662_019),
+        ("rrdbnet", 4, {"blocks": 6}, 4_467_779),
+        ("compact", 4, {}, 621_424),
+    ],
+)
+def test_parameter_counts_are_those_of_the_papers(arch: str, scale: int, args: dict, count: int):
+    with torch.device("meta"):
+        net = build(arch, scale, **args)
+    assert sum(parameter.numel() for parameter in net.parameters()) == count
+
+
+def test_build_records_every_argument_in_a_form_that_json_holds():
+    net = build("edsr", 2, features=8, residual_scale=1)
+    assert net.arch == "edsr"
+    assert net.arch_args == {"features": 8, "blocks": 16, "residual_scale": 1.0}
+    assert json.loads(json.dumps(net.arch_args)) == net.arch_args
+
+
+@pytest.mark.parametrize(
+    ("arch", "scale", "args", "said"),
+    [
+        ("rrdbnt", 4, {}, "unknown architecture 'rrdbnt'; did you mean 'rrdbnet'.*srresnet, msrr"),
+        ("rrdbnet", 3, {}, "rrdbnet has no scale 3; choose from: 1, 2, 4"),
+        ("edsr", 4, {"block": 3}, "argument of edsr: 'block'; did you mean 'blocks'.*features, bl"),
+        ("edsr", 4, {"blocks": "3"}, "edsr: blocks must be of type int, got '3'"),
+        ("edsr", 4, {"blocks": True}, "edsr: blocks must be of type int, got True"),
+        ("edsr", 4, {"blocks": 0}, "edsr: blocks must be positive, got 0"),
+        ("edsr", 4, {"residual_scale": float("nan")}, "residual_scale must be positive, got nan"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_in_the_users_words(arch, scale, args, said: str):
+    with pytest.raises(ValueError, match=said):
+        build(arch, scale, **args)
+
+
+def test_unknown_discriminators_and_arguments_are_refused():
+    with pytest.raises(
+        ValueError, match=r"discriminator 'u-net'; did you mean 'unet'.*srgan, unet"
+    ):
+        build_discriminator("u-net")
+    with pytest.raises(ValueError, match="argument of srgan: 'crops'; did you mean 'crop'"):
+        build_discriminator("srgan", crops=96)

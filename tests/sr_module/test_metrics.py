@@ -1,0 +1,165 @@
+"""PSNR and SSIM against values worked out by hand and those of published tables."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, read_image
+
+from sr_module.metrics import Protocol, matlab_y, psnr, ssim
+from sr_module.resize import crop_to_multiple, imresize
+
+RGB = Protocol("rgb", channels="rgb", shave=0)
+ONE_LEVEL = 20 * math.log10(255)
+
+
+def grey(level: float, side: int = 16) -> Tensor:
+    return torch.full((1, 3, side, side), level / 255)
+
+
+def test_one_level_of_difference_is_worth_what_the_formula_says():
+    assert psnr(grey(100), grey(101), RGB).item() == pytest.approx(ONE_LEVEL)
+
+
+def test_luma_in_studio_range_is_219_levels_wide():
+    expected = ONE_LEVEL + 20 * math.log10(255 / 219)
+    assert psnr(grey(100), grey(101), matlab_y(2)).item() == pytest.approx(expected)
+
+
+def test_luma_weighs_the_channels_as_bt601_does():
+    hr = grey(100)
+    for channel, weight in enumerate((65.481, 128.553, 24.966)):
+        sr = hr.clone()
+        sr[:, channel] += 10 / 255
+        expected = 20 * math.log10(255 / (10 * weight / 255))
+        assert psnr(sr, hr, matlab_y(1)).item() == pytest.approx(expected)
+
+
+def test_grey_pictures_are_compared_in_full_range():
+    a, b = grey(100)[:, :1], grey(101)[:, :1]
+    assert psnr(a, b, matlab_y(2)).item() == pytest.approx(ONE_LEVEL)
+
+
+def test_identical_pictures_score_infinity_and_one():
+    image = torch.rand(2, 3, 20, 20)
+    assert psnr(image, image, matlab_y(2)).tolist() == [math.inf, math.inf]
+    assert ssim(image, image, matlab_y(2)).tolist() == pytest.approx([1, 1])
+
+
+def test_pictures_are_rounded_and_clamped_before_they_are_compared():
+    assert psnr(grey(100.4), grey(99.6), RGB).item() == math.inf
+    assert psnr(grey(300), grey(255), RGB).item() == math.inf
+
+
+def test_shaved_pixels_do_not_count():
+    sr, hr = grey(50), grey(50)
+    sr[..., :2, :] = 1
+    sr[..., -2:] = 1
+    assert psnr(sr, hr, matlab_y(2)).item() == math.inf
+    assert psnr(sr, hr, matlab_y(1)).item() < 30
+
+
+def test_every_picture_of_a_batch_is_scored_by_itself():
+    sr, hr = torch.rand(3, 3, 24, 24), torch.rand(3, 3, 24, 24)
+    for metric in (psnr, ssim):
+        whole = metric(sr, hr, matlab_y(3))
+        parts = torch.cat([metric(sr[i : i + 1], hr[i : i + 1], matlab_y(3)) for i in range(3)])
+        assert whole.dtype == torch.float64
+        assert torch.allclose(whole, parts)
+
+
+def test_ssim_of_flat_pictures_is_the_luminance_term():
+    c1 = (0.01 * 255) ** 2
+    expected = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
+    assert ssim(grey(100), grey(150), RGB).item() == pytest.approx(expected)
+
+
+def test_ssim_of_one_window_equals_its_definition():
+    sr, hr = torch.rand(1, 1, 11, 11), torch.rand(1, 1, 11, 11)
+    weights = [
+        [math.exp(-((y - 5) ** 2 + (x - 5) ** 2) / 4.5) for x in range(11)] for y in range(11)
+    ]
+    window = torch.tensor(weights, dtype=torch.float64)
+    window /= window.sum()
+    a, b = (picture[0, 0].mul(255).round().double() for picture in (sr, hr))
+    mean_a, mean_b = (window * a).sum(), (window * b).sum()
+    var_a, var_b = (window * (a - mean_a) ** 2).sum(), (window * (b - mean_b) ** 2).sum()
+    covariance = (window * (a - mean_a) * (b - mean_b)).sum()
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    expected = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
+        (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    )
+    assert ssim(sr, hr, RGB).item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize(
+    ("sr", "hr", "said"),
+    [
+        (torch.rand(1, 3, 20, 20), torch.rand(1, 3, 20, 21), r"\(1, 3, 20, 21\)"),
+        (torch.rand(3, 20, 20), torch.rand(3, 20, 20), "B, 3 or 1"),
+        (torch.rand(1, 4, 20, 20), torch.rand(1, 4, 20, 20), "B, 3 or 1"),
+        (torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), "shaving 4"),
+        (torch.rand(1, 3, 18, 18), torch.rand(1, 3, 18, 18), "11 pixels"),
+        (torch.ones(1, 3, 20, 20).byte(), torch.ones(1, 3, 20, 20).byte(), "floating point"),
+    ],
+)
+def test_unfit_pictures_are_refused(sr: Tensor, hr: Tensor, said: str):
+    with pytest.raises(ValueError, match=said):
+        ssim(sr, hr, matlab_y(4))
+
+
+def test_a_protocol_says_all_that_changes_the_number():
+    assert str(matlab_y(4)) == (
+        "matlab_y: Y of BT.601, 16-235, 4 px shaved, 8-bit rounding, mean over pictures"
+    )
+    with pytest.raises(ValueError, match="'ycbcr'"):
+        Protocol("x", channels="ycbcr", shave=0)
+    with pytest.raises(ValueError, match="-1"):
+        Protocol("x", channels="y", shave=-1)
+
+
+def luma_of(picture: Tensor) -> Tensor:
+    """8-bit luma ``(1, 1, H, W)`` of a uint8 picture; grey ones are theirs already."""
+    if picture.shape[0] == 1:
+        return picture[None] / 255
+    weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64).view(3, 1, 1)
+    y = 16 + (weights * picture).sum(0, keepdim=True) / 255
+    return ((y + 0.5).floor() / 255)[None]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("folder", "scale", "table"),
+    [
+        ("Set5/HR", 2, (33.66, 0.9299)),
+        ("Set5/HR", 3, (30.39, 0.8682)),
+        ("Set5/HR", 4, (28.42, 0.8104)),
+        ("Set14", 4, (26.00, None)),  # its SSIM is printed as 0.7027 and is 0.7019 here
+    ],
+)
+def test_bicubic_scores_what_the_tables_print(data, folder: str, scale: int, table):
+    """The tables' bicubic row enlarges the luma alone, in floating point."""
+    scores = []
+    plain = Protocol("luma", channels="rgb", shave=scale)
+    for path in sorted((data / "sr" / folder).iterdir()):
+        hr = luma_of(crop_to_multiple(read_image(str(path), ImageReadMode.UNCHANGED), scale))
+        lr = imresize(hr.double(), 1 / scale, quantize=False)
+        sr = imresize(lr, scale, quantize=False)
+        scores.append((psnr(sr, hr, plain).item(), ssim(sr, hr, plain).item()))
+    means = [sum(column) / len(scores) for column in zip(*scores, strict=True)]
+    assert round(means[0], 2) == table[0]
+    assert table[1] is None or round(means[1], 4) == table[1]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("scale", "published"), [(3, 34.742), (4, 32.634)])
+def test_published_outputs_of_rcan_score_what_was_published(data, scale: int, published: float):
+    scores = []
+    for path in sorted((data / "sr/Set5/HR").iterdir()):
+        folder = data / f"sr/Set5/published_RCAN_x{scale}"
+        (output,) = folder.glob(f"{path.stem}*")
+        hr = crop_to_multiple(read_image(str(path), ImageReadMode.RGB), scale)[None] / 255
+        sr = read_image(str(output), ImageReadMode.RGB)[None] / 255
+        scores.append(psnr(sr, hr, matlab_y(scale)).item())
+    assert round(sum(scores) / len(scores), 3) == published

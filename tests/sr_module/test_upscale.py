@@ -1,0 +1,147 @@
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_module import SRNet, build, upscale
+
+
+class Nearest(SRNet):
+    """Repeats pixels; keeps what it was given, and has as much memory as it is told."""
+
+    def __init__(self, *, scale: int = 2, multiple_of: int = 1, memory: int = 10**9) -> None:
+        super().__init__()
+        self.scale, self.multiple_of, self.memory = scale, multiple_of, memory
+        self.overlap = 2
+        self.seen: list[tuple[int, int]] = []
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Nearest enlargement."""
+        self.seen.append(tuple(lr.shape[-2:]))
+        if lr.shape[-1] * lr.shape[-2] > self.memory:
+            raise torch.OutOfMemoryError("out of memory")
+        assert not any(side % self.multiple_of for side in lr.shape[-2:])
+        return F.interpolate(lr * self.gain, scale_factor=self.scale, mode="nearest")
+
+
+def nearest(lr: Tensor, scale: int = 2) -> Tensor:
+    return lr.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 5), (2, 3, 7, 5), (1, 3, 1, 1)])
+def test_pictures_and_batches_keep_their_form(shape: tuple[int, ...]):
+    lr = torch.rand(shape)
+    sr = upscale(Nearest(), lr)
+    assert torch.equal(sr, nearest(lr))
+    assert sr.dtype == torch.float32
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 4])
+@pytest.mark.parametrize("tile", [None, 1, 3, 8, 100])
+def test_every_pixel_is_written_once_in_its_place(multiple: int, tile: int | None):
+    lr = torch.rand(2, 3, 13, 10)
+    net = Nearest(scale=3, multiple_of=multiple)
+    assert torch.equal(upscale(net, lr, tile=tile), nearest(lr, 3))
+
+
+def test_results_are_clamped():
+    net = Nearest()
+    net.gain.data.fill_(3)
+    assert upscale(net, torch.ones(3, 4, 4)).max() == 1
+
+
+def test_large_pictures_are_tiled_by_themselves():
+    net = Nearest()
+    upscale(net, torch.zeros(3, 700, 800))
+    assert net.seen[0] == (386, 386)  # 384 and the overlap
+    assert len(net.seen) == 6
+
+
+def test_tiles_are_halved_until_they_fit():
+    lr = torch.rand(3, 130, 100)
+    net = Nearest(memory=40 * 40)
+    assert torch.equal(upscale(net, lr), nearest(lr))
+    assert upscale(net, lr, tile=128).shape == (3, 260, 200)
+    assert max(h * w for h, w in net.seen[-3:]) <= 40 * 40
+
+
+def test_when_no_tile_fits_the_error_names_the_cure():
+    with pytest.raises(MemoryError, match=r"tile of .* pixels of 2 picture.*fewer pictures"):
+        upscale(Nearest(memory=4), torch.rand(2, 3, 130, 100))
+
+
+def test_progress_counts_every_tile():
+    calls: list[tuple[int, int]] = []
+    upscale(Nearest(), torch.rand(3, 10, 7), tile=5, progress=lambda *c: calls.append(c))
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_training_modes_are_restored_even_after_an_error():
+    net = build("srresnet", 2, features=4, blocks=1).train()
+    net.body.eval()  # frozen statistics in a network that trains
+    before = [module.training for module in net.modules()]
+    statistics = net.body[-1].running_mean.clone()
+    upscale(net, torch.rand(3, 8, 8))
+    with pytest.raises(RuntimeError, match="stop"):
+        upscale(net, torch.rand(3, 8, 8), progress=_stop)
+    assert [module.training for module in net.modules()] == before
+    assert torch.equal(net.body[-1].running_mean, statistics)
+
+
+def _stop(done: int, total: int) -> None:
+    raise RuntimeError(f"stop at {done} of {total}")
+
+
+def test_training_goes_on_after_inference():
+    net = build("compact", 2, features=4, convs=1)
+    upscale(net, torch.rand(3, 8, 8))
+    net(torch.rand(1, 3, 8, 8)).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_bfloat16_stays_close_to_float32():
+    net, lr = build("msrresnet", 2, features=8, blocks=2), torch.rand(3, 16, 16)
+    full, half = upscale(net, lr), upscale(net, lr, precision="bf16")
+    assert half.dtype == torch.float32
+    assert 0 < (full - half).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("frames", [3])
+def test_networks_of_several_frames_take_clips(frames: int):
+    class Centre(Nearest):
+        def forward(self, lr: Tensor) -> Tensor:
+            return super().forward(lr[:, frames // 2])
+
+    net = Centre(multiple_of=4)
+    net.frames = frames
+    clip = torch.rand(2, frames, 3, 9, 6)
+    assert torch.equal(upscale(net, clip, tile=4), nearest(clip[:, 1]))
+    assert torch.equal(upscale(net, clip[0], tile=4), nearest(clip[0, 1]))
+    with pytest.raises(ValueError, match=r"\(3, C, H, W\) or \(B, 3, C, H, W\)"):
+        upscale(net, clip[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (torch.zeros(8, 8), r"\(8, 8\)"),
+        (torch.zeros(1, 8, 8), "C = 3"),
+        (torch.zeros(3, 0, 8), "shape"),
+        (torch.zeros(0, 3, 8, 8), "shape"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), "divide 8-bit by 255"),
+        (torch.full((3, 8, 8), 200.0), "got 200 to 200"),
+        (torch.full((3, 8, 8), -0.5), "got -0.5"),
+        (torch.full((3, 8, 8), torch.nan), "got nan"),
+    ],
+)
+def test_unfit_pictures_are_refused(image: Tensor, said: str):
+    with pytest.raises(ValueError, match=said):
+        upscale(Nearest(), image)
+
+
+def test_unfit_settings_are_refused():
+    with pytest.raises(ValueError, match="tile must be at least 1"):
+        upscale(Nearest(), torch.zeros(3, 8, 8), tile=0)
+    with pytest.raises(ValueError, match="unknown precision 'fp16'; choose from: fp32, bf16"):
+        upscale(Nearest(), torch.zeros(3, 8, 8), precision="fp16")
