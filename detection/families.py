@@ -9,6 +9,7 @@ three are undone here.
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import get_model
@@ -50,11 +51,10 @@ def build_model(
         ValueError: the name is unknown.
     """
     check_name(name)
+    limits = _limits(name, score_threshold, max_detections)
     if name == "small_fcos":
-        limits = {"score_thresh": score_threshold, "detections_per_img": max_detections}
-        model: nn.Module = SmallFCOS(num_classes)
+        model: nn.Module = SmallFCOS(num_classes, **limits)
     else:
-        limits = _limits(name, score_threshold, max_detections)
         model = get_model(
             name, weights=None, weights_backbone=None, num_classes=num_classes, **limits
         )
@@ -97,7 +97,7 @@ class _UnscaledTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
         return image, target
 
 
-def _limits(name: str, score_threshold: float, max_detections: int) -> dict[str, float]:
+def _limits(name: str, score_threshold: float, max_detections: int) -> dict[str, Any]:
     if not name.startswith("fasterrcnn"):
         return {"score_thresh": score_threshold, "detections_per_img": max_detections}
     # MobileNet's own proposals stop at 150 of at least 0.05, which small objects do not survive.

@@ -22,6 +22,8 @@ class SmallFCOS(FCOS):  # type: ignore[misc]  # torchvision publishes no types
 
     Args:
         num_classes: labels the head tells apart, counting the unused 0, as in torchvision's family.
+        score_thresh: boxes below are not returned.
+        detections_per_img: boxes returned per picture, over all classes.
         widths: channels of the backbone at strides 2, 4, 8 and 16.
         pyramid: channels of the feature pyramid and the heads.
     """
@@ -30,13 +32,25 @@ class SmallFCOS(FCOS):  # type: ignore[misc]  # torchvision publishes no types
         self,
         num_classes: int,
         *,
+        score_thresh: float,
+        detections_per_img: int,
         widths: tuple[int, int, int, int] = (32, 64, 96, 128),
         pyramid: int = 64,
     ) -> None:
-        backbone = _Pyramid(widths, pyramid)
-        anchors = AnchorGenerator(tuple((stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES))
         head = FCOSHead(pyramid, 1, num_classes, num_convs=2)
-        super().__init__(backbone, num_classes, anchor_generator=anchors, head=head)
+        # Box outputs pass a ReLU: from 1 (a box of two strides) all of them learn at once.
+        nn.init.ones_(head.regression_head.bbox_reg.bias)
+        super().__init__(
+            _Pyramid(widths, pyramid),
+            num_classes,
+            anchor_generator=AnchorGenerator(
+                tuple((s,) for s in STRIDES), ((1.0,),) * len(STRIDES)
+            ),
+            head=head,
+            center_sampling_radius=1.0,  # an object of 8 pixels is two strides wide
+            score_thresh=score_thresh,
+            detections_per_img=detections_per_img,
+        )
 
 
 class _Residual(nn.Module):

@@ -70,8 +70,10 @@ def evaluate(
     Args:
         hr: folders or files of high-resolution pictures; they are cropped to multiples of the scale.
         model: "bicubic", "bilinear", "nearest", or a file of weights.
-        sr: folder of pictures to score instead; a file belongs to the hr picture whose name it begins with.
-        lr: folder of low-resolution pictures, named as for sr; made from hr by MATLAB's bicubic without it.
+        sr: folder of pictures to score instead; a file belongs to the hr picture whose name it
+            begins with.
+        lr: folder of low-resolution pictures, named as for sr; made from hr by MATLAB's bicubic
+            without it.
         scale: enlargement; a network knows its own.
         precision: in which a network computes.
         json: file for the numbers.
@@ -133,7 +135,7 @@ def _by_network(
 
 
 def _by_kernel(truth: Tensor, upscaler: Upscaler) -> tuple[Pair, float]:
-    """Reduces and enlarges the luma without rounding: so the bicubic rows of the papers' tables are made."""
+    """Reduces and enlarges the luma unrounded, as the bicubic rows of the papers' tables are."""
     grey = truth.double() if truth.shape[1] == 1 else luma(truth.double())
     low = imresize(grey, 1 / upscaler.scale, quantize=False)
     started = time.perf_counter()

@@ -17,15 +17,16 @@ class NoSpaceError(OSError):
 def atomic_file(path: Path) -> Iterator[Path]:
     """Hands out a temporary path beside ``path`` that takes its place when the block ends well.
 
-    The block writes the whole file; on any error the temporary file goes and ``path`` stays as it was.
+    The block writes the whole file; on any error the temporary file goes and ``path`` stays as it
+    was.
 
     Raises:
         NoSpaceError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with _full_disk_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
@@ -43,30 +44,50 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         overwrite: replace what is there, after the new folder is complete.
 
     Raises:
-        FileExistsError: ``path`` has content and ``overwrite`` is off.
+        FileExistsError: ``path`` has content and ``overwrite`` is off, or is no folder.
+        ValueError: ``path`` is a mount point, which no folder can take the place of.
         NoSpaceError: the disk is full.
     """
-    if path.exists() and not overwrite and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(
-            f"{path} exists and is not empty; choose another folder, or replace it with --overwrite true"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    _check_place(path, overwrite=overwrite)
+    place = path.resolve()  # of a link, the folder that it points to is replaced
+    with _full_disk_named(path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        made = tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent)
+    temporary = Path(made)
     temporary.chmod(0o755)
     try:
         with _full_disk_named(path):
             yield temporary
-        _swap(temporary, path)
+        _swap(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _check_place(path: Path, *, overwrite: bool) -> None:
+    """Says before the work what would stop its result from taking its place after it."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file; choose another name for the folder")
+    if path.exists() and not overwrite and any(path.iterdir()):
+        raise FileExistsError(
+            f"{path} exists and is not empty; choose another folder, or replace it with "
+            "--overwrite true"
+        )
+    if path.is_mount():
+        raise ValueError(f"{path} is a mount point; write to a folder in it, such as {path}/new")
+
+
 def _swap(new: Path, place: Path) -> None:
     """Moves the old folder aside before the new one comes in: a crash between leaves both whole."""
+    if not place.exists():
+        new.rename(place)
+        return
     aside = place.with_name(f".{place.name}.{os.getpid()}.old")
-    if place.exists():
-        place.rename(aside)
-    new.rename(place)
+    place.rename(aside)
+    try:
+        new.rename(place)
+    except OSError:
+        aside.rename(place)
+        raise
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -75,11 +96,17 @@ def _full_disk_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, NoSpaceError):
             raise
-        free = shutil.disk_usage(path.parent).free
         raise NoSpaceError(
             error.errno,
-            f"no room on disk while writing {path} ({free / 2**20:.0f} MiB free there); what was there "
-            "before is unchanged: free some space, or write to another disk, and run the command again",
+            f"no room on disk while writing {path}{_free(path)}; what was there before is "
+            "unchanged: free some space, or write to another disk, and run the command again",
         ) from error
+
+
+def _free(path: Path) -> str:
+    standing = next((folder for folder in path.absolute().parents if folder.exists()), None)
+    if standing is None:
+        return ""
+    return f" ({shutil.disk_usage(standing).free / 2**20:.0f} MiB free there)"

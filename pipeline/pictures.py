@@ -4,6 +4,7 @@ In memory a picture is a uint8 tensor ``(3, H, W)``, RGB, upright.
 """
 
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 200_000_000
 """Pictures above this are refused: a small file may claim a size that fills the memory."""
 
+# Pillow's own limit cannot be raised per picture and warns below ours; _check_size stands for it.
+Image.MAX_IMAGE_PIXELS = None
+
 
 class PictureError(ValueError):
     """A picture file that cannot be read; the message names the file and the cure."""
@@ -27,27 +31,34 @@ class PictureError(ValueError):
 def find_pictures(paths: Sequence[Path]) -> list[Path]:
     """Picture files under folders (all levels, sorted) and the files named themselves.
 
+    Hidden files in folders are left out (half-written ones, and the "._" companions that some
+    systems put beside each picture); a picture reached twice is given once.
+
     Raises:
         FileNotFoundError: a path is missing, or there is no picture at all.
     """
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        found.extend(inside if path.is_dir() else [path])
+        for picture in sorted(filter(_is_picture, path.rglob("*"))) if path.is_dir() else [path]:
+            found.setdefault(picture.resolve(), picture)
     if not found:
         raise FileNotFoundError(
             f"no pictures in {', '.join(map(str, paths))}; pictures end in {', '.join(SUFFIXES)}"
         )
-    return found
+    return list(found.values())
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
 
 
 def read_picture(source: Path | bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Tensor:
     """Reads any picture as upright 8-bit RGB.
 
-    Grey is replicated, an alpha channel is dropped, CMYK and palettes are converted, 16 bits are scaled
-    to 8, and the EXIF orientation is applied.
+    Grey is replicated, an alpha channel is dropped, CMYK and palettes are converted, 16 bits are
+    scaled to 8, and the EXIF orientation is applied. Of several frames the first is read.
 
     Args:
         source: a file, or its bytes.
@@ -58,10 +69,12 @@ def read_picture(source: Path | bytes, *, name: str = "", max_pixels: int = MAX_
         uint8 ``(3, H, W)``.
 
     Raises:
-        PictureError: empty, not a picture, truncated, or too large.
+        PictureError: empty, not a picture, truncated, too large, or of 32-bit values, whose range
+            the file does not say.
+        FileNotFoundError: no such file.
     """
     name = name or str(source if isinstance(source, Path) else "picture")
-    return torch.from_numpy(_to_rgb8(_open(source, name, max_pixels))).permute(2, 0, 1).contiguous()
+    return _to_tensor(_open(source, name, max_pixels), name)
 
 
 def read_grey_or_rgb(path: Path) -> Tensor:
@@ -70,8 +83,8 @@ def read_grey_or_rgb(path: Path) -> Tensor:
     The papers' protocol compares grey pictures as they are and colour pictures by their luma.
     """
     picture = _open(path, str(path), MAX_PIXELS)
-    rgb = torch.from_numpy(_to_rgb8(picture)).permute(2, 0, 1).contiguous()
-    return rgb[:1] if picture.mode in ("1", "L", "LA", "F") or picture.mode[0] == "I" else rgb
+    rgb = _to_tensor(picture, str(path))
+    return rgb[:1] if picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16") else rgb
 
 
 def _open(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
@@ -82,32 +95,54 @@ def _open(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
             upright = ImageOps.exif_transpose(opened)
             upright.load()
             return upright
+    except (FileNotFoundError, PictureError):
+        raise
     except UnidentifiedImageError as error:
         raise PictureError(
             f"{name} is not a picture that can be read; replace or remove it"
         ) from error
-    except (OSError, SyntaxError, EOFError, ValueError) as error:
-        if isinstance(error, PictureError | FileNotFoundError | PermissionError):
-            raise
+    except PermissionError as error:
+        raise PictureError(f"{name} may not be read; change its permissions") from error
+    except _DAMAGE as error:
         raise PictureError(f"{name} is damaged ({error}); replace or remove it") from error
+
+
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    EOFError,
+    ValueError,
+    struct.error,
+    IndexError,
+    KeyError,
+    TypeError,
+)
+"""What Pillow's decoders raise on damaged files, found by damaging files of every format."""
 
 
 def _check_size(opened: Image.Image, name: str, max_pixels: int) -> None:
     width, height = opened.size
     if width * height > max_pixels:
         raise PictureError(
-            f"{name} has {width} x {height} = {width * height / 1e6:.0f} megapixels, more than the limit of "
-            f"{max_pixels / 1e6:.0f}; cut it into pieces or raise --max_pixels"
+            f"{name} has {width} x {height} = {width * height / 1e6:.0f} megapixels, more than the "
+            f"limit of {max_pixels / 1e6:.0f}; cut it into pieces or raise --max_pixels"
         )
 
 
-def _to_rgb8(picture: Image.Image) -> np.ndarray:
-    if picture.mode.startswith("I") or picture.mode == "F":
+def _to_tensor(picture: Image.Image, name: str) -> Tensor:
+    return torch.from_numpy(_to_rgb8(picture, name)).permute(2, 0, 1).contiguous()
+
+
+def _to_rgb8(picture: Image.Image, name: str) -> np.ndarray:
+    if picture.mode.startswith("I;16"):
         # Pillow clips 16-bit values at 255 when it converts them; scale them instead.
-        deep = np.asarray(picture, dtype=np.float64)
-        top = 65535.0 if deep.max(initial=0.0) > 255 or picture.mode.startswith("I;16") else 255.0
-        grey = np.clip(np.rint(deep * (255.0 / top)), 0, 255).astype(np.uint8)
+        grey = np.rint(np.asarray(picture, dtype=np.float64) * (255 / 65535)).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
+    if picture.mode in ("I", "F", "LAB"):
+        raise PictureError(
+            f"{name} holds values that are neither 8- nor 16-bit grey or RGB (Pillow's mode "
+            f"'{picture.mode}'); convert it to 8 or 16 bits with the range that you mean"
+        )
     return np.array(picture.convert("RGB"))
 
 

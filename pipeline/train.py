@@ -9,6 +9,7 @@ Settings come from conf/default.yaml, then each --config in turn, then the comma
 """
 
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,12 +165,15 @@ def _plain(cli: TrainCLI) -> dict[str, Any]:
     return plain
 
 
-def fit(setup: Setup, *, parent: Run | None = None) -> Trained | None:
+def fit(
+    setup: Setup, *, parent: Run | None = None, watching: Sequence[Callback] = ()
+) -> Trained | None:
     """Trains, tracks and exports; goes on after a stop.
 
     Args:
         setup: of ``configured``; its trainer gets logger and callbacks here.
         parent: run under which this one is shown.
+        watching: callbacks besides our own.
 
     Returns:
         What rank zero wrote; None on the other ranks.
@@ -190,7 +194,7 @@ def fit(setup: Setup, *, parent: Run | None = None) -> Trained | None:
         _write_text(settings.out / "config.yaml", text)
         trainer.logger = MLFlowLogger(tracking_uri=run.uri, run_id=run.run_id, synchronous=False)
         pictures = ValidationPictures(run, settings.pictures)
-        trainer.callbacks += [*_callbacks(settings), pictures, *show("training")]  # type: ignore[attr-defined]
+        trainer.callbacks += [*_callbacks(settings), pictures, *show("training"), *watching]  # type: ignore[attr-defined]
         trainer.fit(setup.model, datamodule=setup.data, ckpt_path=checkpoint)
         return _finish(setup, run)
 

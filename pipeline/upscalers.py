@@ -26,11 +26,12 @@ class Upscaler:
     run: Callable[[Tensor], Tensor]
 
     def __call__(self, lr: Tensor) -> Tensor:
+        """The enlarged pictures."""
         return self.run(lr)
 
 
 def bicubic(lr: Tensor, scale: int) -> Tensor:
-    """MATLAB's bicubic enlargement; not rounded to 8 bits, as the networks' output is not either."""
+    """MATLAB's bicubic enlargement, not rounded to 8 bits, as no network's output is."""
     return imresize(lr, scale, quantize=False).clamp(0, 1)
 
 

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -23,7 +23,7 @@ STRIP_SIDE = 128  # hr pixels of the middle of a picture that a strip shows
 
 
 class Throughput(pl.Callback):
-    """Logs images a second, the share of time spent waiting for data, the learning rate, images seen."""
+    """Logs images a second, the share of time spent waiting for data, learning rate, images seen."""
 
     def __init__(self, every: int) -> None:
         self.every = every
@@ -48,17 +48,18 @@ class Throughput(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
+        outputs: Any,  # noqa: ANN401
         batch: Batch,
-        batch_idx: int,  # noqa: ANN401
+        batch_idx: int,
     ) -> None:
         """Counts, and logs every ``every`` steps."""
         self._ended = time.perf_counter()
-        self._images += len(batch[1]) * trainer.world_size
-        if (batch_idx + 1) % self.every:
+        images = len(batch[1]) * trainer.world_size
+        self._images += images
+        self._seen += images
+        if trainer.global_step % self.every:
             return
         seconds = self._ended - self._since
-        self._seen += self._images
         pl_module.log("train/images_per_s", self._images / seconds, prog_bar=True)
         pl_module.log("train/data_wait", self._waited / seconds, prog_bar=True)
         pl_module.log("train/learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
@@ -98,7 +99,7 @@ class ValidationPictures(pl.Callback):
 
 
 def strip(model: SRTraining, lr: Tensor, hr: Tensor) -> Tensor:
-    """``LR | bicubic | SR | HR`` of the middle of the first picture, ``(3, h, 4 * w)`` in [0, 1]."""
+    """``LR | bicubic | SR | HR`` of a picture's middle, ``(3, h, 4 * w)`` in [0, 1]."""
     scale = model.net.scale
     side = min(STRIP_SIDE // scale, *lr.shape[-2:])
     y, x = (lr.shape[-2] - side) // 2, (lr.shape[-1] - side) // 2
@@ -134,11 +135,11 @@ class Bar(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
+        outputs: Any,  # noqa: ANN401
         batch: Batch,
-        batch_idx: int,  # noqa: ANN401
+        batch_idx: int,
     ) -> None:
-        """Advances; the numbers are those of the last logging step, so nothing waits for the device."""
+        """Advances; the numbers are those last logged, so nothing waits for the device."""
         assert self._task is not None
         said = _said(
             trainer.logged_metrics, ("train/loss", "train/images_per_s", "train/data_wait")
@@ -164,7 +165,7 @@ def _said(metrics: Mapping[str, Any], names: tuple[str, ...]) -> str:
 class Lines(pl.Callback):
     """One line a validation, where the output is no terminal and a bar would only fill the log."""
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints step and scores."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
@@ -173,6 +174,19 @@ class Lines(pl.Callback):
             f"{k} {v:.4g}" for k, v in scores.items() if k.startswith(("val/", "train/loss"))
         )
         console.print(f"step {trainer.global_step}: {said}", highlight=False, soft_wrap=True)
+
+
+class Reporter(pl.Callback):
+    """Hands every validation's metrics to a function, such as a sweep's."""
+
+    def __init__(self, report: Callable[[dict[str, float]], None]) -> None:
+        self.report = report
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """All metrics so far, with the step."""
+        if not trainer.sanity_checking:
+            metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+            self.report({**metrics, "step": float(trainer.global_step)})
 
 
 def show(what: str) -> list[pl.Callback]:

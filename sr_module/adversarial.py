@@ -1,6 +1,7 @@
 """Training towards the natural: generator against discriminator (SRGAN, ESRGAN and Real-ESRGAN).
 
-Which of the papers it is, is settings: network, discriminator, GAN loss, perceptual layers, weights.
+Which of the papers it is, is settings: network, discriminator, GAN loss, perceptual layers and the
+weights of the losses.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ class Perceptual:
         before_activation: features before the ReLU (ESRGAN section 3.3) or after it (SRGAN 2.2.1).
         criterion: "l1" or "l2" between the features.
         feature_scale: the features are multiplied by this (SRGAN: 1 / 12.75).
-        weights: safetensors of torchvision's ``vgg19().features``; null lets torchvision fetch them.
+        weights: safetensors of torchvision's ``vgg19().features``; null lets torchvision fetch
+            them.
     """
 
     layers: dict[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
@@ -40,13 +42,14 @@ class Perceptual:
 class Adversarial(SRTraining):
     """Alternates one generator and one discriminator step on each batch.
 
-    The generator minimises ``pixel_weight`` x pixel + ``perceptual_weight`` x VGG + ``gan_weight`` x GAN.
+    The generator minimises the weighted sum of its pixel, VGG and GAN losses.
 
     Args:
         arch: a name in ``sr_module.archs.ARCHS``.
         scale: enlargement factor.
         arch_args: arguments of the architecture besides the scale.
-        init_from: the PSNR-trained weights to start from; from scratch, GAN training rarely settles.
+        init_from: the PSNR-trained weights to start from; from scratch, GAN training rarely
+            settles.
         ema_decay: of the averaged weights per step.
         loss: pixel loss, "l1", "l2" or "charbonnier".
         discriminator: a name in ``sr_module.archs.DISCRIMINATORS``.
@@ -114,6 +117,7 @@ class Adversarial(SRTraining):
         with generator.toggle_model():
             sr = self.net(lr)
             self._step(generator, self._generator_loss(sr, hr))
+        self.move_average(self.global_step)
         with discriminator.toggle_model():
             real, fake = self.discriminator(hr), self.discriminator(sr.detach())
             loss = self.gan.discriminator(real.float(), fake.float())

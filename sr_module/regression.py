@@ -1,9 +1,12 @@
 """Training towards the mean: one network, one pixel loss (SRCNN to EDSR and RRDB-PSNR)."""
 
+from collections.abc import Callable
 from typing import Any
 
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.optim import Optimizer
 
 from sr_module.losses import pixel_loss
 from sr_module.optimisation import Optimisation
@@ -44,6 +47,17 @@ class Regression(SRTraining):
         """One optimiser whose schedule advances every step."""
         optimizer, schedule = self.optimisation.build(self.net)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """The optimiser's step, and the average's with it."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.move_average(self.global_step + 1)  # Lightning counts the step when this returns
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The pixel loss of one batch."""

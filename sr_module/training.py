@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,18 +59,31 @@ class SRTraining(pl.LightningModule):
         self.ema_decay = ema_decay
         self.protocol = matlab_y(scale)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
-        """Moves the average by one step, buffers such as BatchNorm's statistics included."""
-        step = self.global_step
+    def move_average(self, step: int) -> None:
+        """Moves the average after the ``step``-th step, BatchNorm's statistics included.
+
+        Part of the step, not of a hook after it: checkpoints are written before such hooks.
+        """
         # With a fixed decay the random first weights would stay visible for thousands of steps.
         weight = 1 - min(self.ema_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            pairs = zip(_tensors(self.averaged), _tensors(self.net), strict=True)
-            for average, current in pairs:
-                if average.is_floating_point():
-                    average.lerp_(current, weight)
-                else:  # BatchNorm's step counter
-                    average.copy_(current)
+            torch._foreach_lerp_(_floating(self.averaged), _floating(self.net), weight)
+            for average, counter in zip(_counters(self.averaged), _counters(self.net), strict=True):
+                average.copy_(counter)
+
+    def on_fit_start(self) -> None:
+        """Remembers the seed of the run."""
+        self._seed = torch.initial_seed()
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Seeds each training step by its number and rank.
+
+        What is random in a step, such as the noise of ``degrade``, is then the same after a resume.
+        """
+        if self.trainer.training:
+            place = f"{self._seed}/{self.global_step}/{self.global_rank}"
+            torch.manual_seed(random.Random(place).getrandbits(32))
+        return batch
 
     def train(self, mode: bool = True) -> "SRTraining":
         """The average stays in evaluation mode: it is never trained."""
@@ -81,17 +95,24 @@ class SRTraining(pl.LightningModule):
         """The averaged network's picture, ``(B, C, scale * H, scale * W)`` in [0, 1]."""
         return self.averaged(lr).float().clamp(0, 1)
 
+    def on_validation_epoch_start(self) -> None:
+        """Opens the sums over pictures: psnr, ssim, psnr of bicubic, and their count."""
+        self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """PSNR and SSIM by the papers' protocol, beside bicubic on the same pictures."""
         lr, hr = batch
-        sr = self(lr)
-        scores = {
-            "val/psnr_y": psnr(sr, hr, self.protocol),
-            "val/ssim_y": ssim(sr, hr, self.protocol),
-            "val/psnr_y_bicubic": psnr(imresize(lr, self.net.scale), hr, self.protocol),
-        }
-        means = {name: score.mean().float() for name, score in scores.items()}
-        self.log_dict(means, on_epoch=True, sync_dist=True, batch_size=len(hr))
+        sr, bicubic = self(lr), imresize(lr, self.net.scale)
+        quality, likeness = psnr(sr, hr, self.protocol), ssim(sr, hr, self.protocol)
+        baseline = psnr(bicubic, hr, self.protocol)
+        self._sums += torch.stack([quality, likeness, baseline, torch.ones_like(quality)]).sum(1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over the pictures of all ranks; a rank may have had none."""
+        sums: Tensor = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        means = (sums[:3] / sums[3]).float()
+        names = ("val/psnr_y", "val/ssim_y", "val/psnr_y_bicubic")
+        self.log_dict(dict(zip(names, means, strict=True)))
 
     def export(self, path: Path, *, provenance: Mapping[str, object]) -> None:
         """Writes the averaged network as a checkpoint for use."""
@@ -100,3 +121,12 @@ class SRTraining(pl.LightningModule):
 
 def _tensors(net: SRNet) -> Iterator[Tensor]:
     return itertools.chain(net.parameters(), net.buffers())
+
+
+def _floating(net: SRNet) -> list[Tensor]:
+    return [tensor for tensor in _tensors(net) if tensor.is_floating_point()]
+
+
+def _counters(net: SRNet) -> list[Tensor]:
+    """BatchNorm counts its steps."""
+    return [tensor for tensor in _tensors(net) if not tensor.is_floating_point()]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-HEADLINE = ("AP_small", "AP")  # the page opens with the first of these that was measured
+HEADLINE = ("AP", "AP_small")  # the page opens with the first of these that was measured
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,7 @@ def test_the_terminal_table_holds_the_numbers_and_the_verdict(study):
     console = Console(file=io.StringIO(), width=200)
     print_table(study, console)
     printed = console.file.getvalue()
-    for text in ("SRGAN x4", "25.7", "▲ +3.4 (+1.7 to +5.1)", "○ −0.4", "reference", study.verdict):
+    for text in ("SRGAN x4", "25.7", "○ −0.4 (−1.6 to +0.8)", "reference", study.verdict):
         assert text in printed, text
 
 
@@ -280,3 +280,9 @@ def test_numbers_are_printed_as_a_reader_expects():
     assert [percent(v) for v in (0.3142, NAN, 0.0)] == ["31.4", "–", "0.0"]
     assert [points(v) for v in (0.012, -0.0031, -0.0001, NAN)] == ["+1.2", "−0.3", "0.0", "–"]
     assert [milliseconds(v) for v in (0.0123, 2.4, NAN)] == ["12.3", "2,400", "–"]
+
+
+def test_an_interval_that_leaves_its_estimate_out_is_still_drawn(study, tmp_path):
+    few = [BinView("srgan", 8, 16, objects=1, ap=0.1, gain=0.3, gain_low=-0.2, gain_high=0.1)]
+    page = write_report(dataclasses.replace(study, curve=few), tmp_path / "report.html").read_text()
+    assert "Gain against object size" in page

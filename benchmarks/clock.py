@@ -1,0 +1,17 @@
+"""Timing that alternates what is compared, so that a machine that slows down slows all of it."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+def medians(works: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
+    """Median seconds of each work over ``rounds`` interleaved rounds, after one unmeasured round."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}

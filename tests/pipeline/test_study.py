@@ -1,0 +1,189 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from detection.boxes import Detections
+from detection.gain import paired_gains
+from detection.windows import WindowPlan
+from pipeline.pictures import write_picture
+from pipeline.study import (
+    NONE,
+    ORIGINAL,
+    Geometry,
+    find_in_full,
+    load_pictures,
+    plan_windows,
+    run_arm,
+)
+from pipeline.upscalers import open_upscaler
+from sr_module.degrade import Degradation
+
+SIDE = 96
+SQUARES = {1: [(20, 24, 36, 40)], 2: [(52, 40, 60, 48), (12, 60, 28, 76)], 3: []}
+
+
+def write_squares(folder: Path, squares=SQUARES) -> Path:
+    """A COCO set of bright squares on grey; returns the annotation file."""
+    images, annotations = [], []
+    for image, boxes in squares.items():
+        picture = torch.full((3, SIDE, SIDE), 60, dtype=torch.uint8)
+        for x0, y0, x1, y1 in boxes:
+            picture[:, y0:y1, x0:x1] = 220
+            box = [x0, y0, x1 - x0, y1 - y0]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image, "category_id": 7, "bbox": box}
+            )
+        write_picture(picture, folder / "images" / f"{image}.png")
+        name = {"file_name": f"{image}.png", "width": SIDE, "height": SIDE}
+        images.append({"id": image, **name})
+    coco = {"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "square"}]}
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(coco))
+    return path
+
+
+def find_bright(pictures):
+    """A detector that needs no training: boxes of rows and columns where a picture is bright."""
+    found = []
+    for picture in pictures:
+        bright = picture.mean(0) > 0.55
+        parts = [_box(half, x) for x, half in ((0, bright[:, : bright.shape[1] // 2]),
+                                                (bright.shape[1] // 2, bright[:, bright.shape[1] // 2 :]))]
+        boxes = torch.tensor([part for part in parts if part], dtype=torch.float32).reshape(-1, 4)
+        found.append(
+            Detections(boxes, torch.ones(len(boxes)), torch.full((len(boxes),), 7, dtype=torch.int64))
+        )
+    return found
+
+
+def _box(mask, left):
+    rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+    if not len(rows):
+        return None
+    x0, x1 = int(columns[0]) + left, int(columns[-1]) + 1 + left
+    return [x0, int(rows[0]), x1, int(rows[-1]) + 1]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    annotations = write_squares(tmp_path)
+    return load_pictures(
+        [annotations], [tmp_path / "images"], degradation=Degradation(4), limit=None
+    )
+
+
+def arm(pictures, spec, *, name="", geometry=Geometry(window=SIDE)):
+    full = find_in_full(pictures, find_bright)
+    plan = plan_windows(pictures, geometry, full)
+    upscaler = None if spec in (NONE, ORIGINAL) else open_upscaler(spec, scale=4)
+    return run_arm(
+        name or spec, spec, pictures=pictures, plan=plan, geometry=geometry, full=full,
+        upscaler=upscaler, detector=find_bright, batch_size=2,
+    )  # fmt: skip
+
+
+def test_a_perfect_detector_on_the_original_pictures_scores_one(pictures):
+    assert arm(pictures, ORIGINAL).evaluation.metrics["AP"] == pytest.approx(1.0)
+
+
+def test_enlarged_windows_find_large_squares_where_they_are_in_original_pixels(pictures):
+    found = arm(pictures, "bicubic").found[1]
+    assert len(found) == 1
+    assert torch.allclose(found.boxes[0], torch.tensor([20.0, 24.0, 36.0, 40.0]), atol=1.0)
+
+
+def test_the_arm_without_windows_sees_only_the_reduced_picture(pictures):
+    result = arm(pictures, NONE)
+    assert result.megapixels == 0
+    assert torch.equal(result.found[1].boxes % 4, torch.zeros(1, 4))  # whole reduced pixels
+
+
+def test_enlarged_pixels_are_counted(pictures):
+    assert arm(pictures, "bicubic").megapixels == pytest.approx(3 * SIDE**2 / 1e6)
+
+
+def test_two_equal_arms_differ_by_exactly_nothing(pictures):
+    evaluations = {
+        name: arm(pictures, "bicubic", name=name).evaluation for name in ("bicubic", "twin")
+    }
+    for gain in paired_gains(evaluations, reference="bicubic", resamples=50, metrics=("AP", "AP50")):
+        if gain.arm == "twin":
+            assert (gain.difference, gain.low, gain.high) == (0, 0, 0)
+            assert gain.verdict == "inconclusive"
+
+
+def test_windows_lie_on_whole_given_pixels_and_inside_the_picture(pictures):
+    geometry = Geometry(window=48, overlap=0.3)
+    plan = plan_windows(pictures, geometry, {})
+    assert isinstance(plan, WindowPlan)
+    for windows in plan.windows.values():
+        assert len(windows) == 9
+        for window in windows:
+            assert window.x % 4 == window.y % 4 == window.width % 4 == 0
+            assert window.x + window.width <= SIDE
+
+
+def test_guided_windows_look_where_the_whole_picture_pass_is_in_doubt(pictures):
+    doubtful = Detections(
+        torch.tensor([[52.0, 40.0, 60.0, 48.0]]), torch.tensor([0.4]), torch.tensor([7])
+    )
+    full = {1: Detections.empty(), 2: doubtful, 3: Detections.empty()}
+    plan = plan_windows(pictures, Geometry(windows="guided", window=32), full)
+    assert [len(plan.windows[image]) for image in (1, 2, 3)] == [0, 1, 0]
+    (window,) = plan.windows[2]
+    assert window.x <= 52
+    assert window.x + window.width >= 60
+
+
+def test_noise_of_a_picture_is_the_same_in_every_arm(tmp_path):
+    annotations = write_squares(tmp_path)
+    noisy = load_pictures(
+        [annotations], [tmp_path / "images"],
+        degradation=Degradation(4, noise_sigma=8.0), limit=None,
+    )  # fmt: skip
+    assert torch.equal(noisy.given(1), noisy.given(1))
+    assert not torch.equal(noisy.given(1)[:, :4, :4], noisy.given(2)[:, :4, :4])
+
+
+def test_a_native_study_gives_the_pictures_as_they_are(tmp_path):
+    annotations = write_squares(tmp_path)
+    native = load_pictures([annotations], [tmp_path / "images"], degradation=None, limit=None)
+    assert native.reduction == 1
+    assert torch.equal(native.given(2), native.original(2))
+
+
+def test_two_annotation_files_become_one_set_and_a_shared_picture_counts_once(tmp_path):
+    first = write_squares(tmp_path / "a")
+    second = write_squares(tmp_path / "b", {5: [(4, 4, 20, 20)], 1: [(20, 24, 36, 40)]})
+    joined = load_pictures(
+        [first, second], [first.parent / "images", second.parent / "images"],
+        degradation=None, limit=None,
+    )  # fmt: skip
+    assert [picture.file_name for picture in joined.truth.images] == [
+        "1.png", "2.png", "3.png", "5.png",
+    ]  # fmt: skip
+    assert joined.paths[4].parent.parent.name == "b"
+    assert joined.truth.objects[4].boxes.tolist() == [[4, 4, 20, 20]]
+
+
+def test_files_with_different_categories_are_refused(tmp_path):
+    first, second = write_squares(tmp_path / "a"), write_squares(tmp_path / "b")
+    second.write_text(second.read_text().replace('"square"', '"circle"'))
+    with pytest.raises(ValueError, match="different categories"):
+        load_pictures(
+            [first, second], [first.parent / "images", second.parent / "images"],
+            degradation=None, limit=None,
+        )  # fmt: skip
+
+
+def test_every_annotation_file_needs_its_folder(tmp_path):
+    with pytest.raises(ValueError, match="one folder for each file"):
+        load_pictures([write_squares(tmp_path)], [], degradation=None, limit=None)
+
+
+def test_a_limit_takes_the_first_pictures(tmp_path):
+    annotations = write_squares(tmp_path)
+    few = load_pictures([annotations], [tmp_path / "images"], degradation=None, limit=2)
+    assert [picture.id for picture in few.truth.images] == [1, 2]
