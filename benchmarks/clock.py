@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 
 def medians(works: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
-    """Median seconds of each work over ``rounds`` interleaved rounds, after one unmeasured round."""
+    """Median seconds of each work over ``rounds`` interleaved rounds, after one to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():

@@ -1,6 +1,6 @@
 """Data path: crops a second from shards, beside decoding alone (its ceiling).
 
-    python -m benchmarks        (or: make bench)
+Run it with: make bench
 """
 
 import itertools
@@ -29,7 +29,8 @@ def run() -> Iterator[tuple[str, str]]:
         for crops in (1, 4):
             rate = _streaming(places, crops)
             share = rate / (ceiling * crops)
-            yield f"stream, {crops} crops a picture", f"{rate:7.0f} crops/s   {share:4.0%} of the ceiling"
+            figure = f"{rate:7.0f} crops/s   {share:4.0%} of the ceiling"
+            yield f"stream, {crops} crops a picture", figure
 
 
 def _decoding(places: list[str]) -> float:

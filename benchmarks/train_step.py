@@ -1,6 +1,6 @@
 """Training step of SRResNet 64 x 16 (hr 96, batch 16): number format and memory layout.
 
-    python -m benchmarks        (or: make bench)
+Run it with: make bench
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ def run() -> Iterator[tuple[str, str]]:
         "fp32, NCHW": _step(torch.float32, torch.contiguous_format),
         "fp32, channels_last": _step(torch.float32, torch.channels_last),
         "bf16, NCHW": _step(torch.bfloat16, torch.contiguous_format),
-        "bf16, channels_last (srdet's on such hardware)": _step(torch.bfloat16, torch.channels_last),
+        "bf16, channels_last (srdet's own)": _step(torch.bfloat16, torch.channels_last),
     }
     seconds = medians(steps, rounds=5)
     slowest = seconds["fp32, NCHW"]

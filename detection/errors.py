@@ -50,16 +50,12 @@ def transitions(
         score: detections below it do not count as found.
         iou: overlap from which a detection of the same category finds an object.
     """
-    sides: list[Tensor] = []
-    before: list[Tensor] = []
-    after: list[Tensor] = []
-    for image, objects in truth.objects.items():
-        real = ~objects.crowds
-        sides.append(objects.areas[real].sqrt())
-        for found, where in ((reference, before), (arm, after)):
-            hit, _ = _match(objects, _confident(found, image, score), iou)
-            where.append(hit[real])
-    side, was, now = torch.cat(sides), torch.cat(before), torch.cat(after)
+    real = {image: ~objects.crowds for image, objects in truth.objects.items()}
+    side = torch.cat([truth.objects[image].areas[kept].sqrt() for image, kept in real.items()])
+    was, now = (
+        torch.cat([hit[real[image]] for image, hit in found.items()])
+        for found in (found_objects(truth, d, score=score, iou=iou) for d in (reference, arm))
+    )
     return [_row(low, high, (side >= low) & (side < high), was, now) for low, high in bins]
 
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 from torchvision.models.detection.faster_rcnn import FasterRCNN
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from detection.small_fcos import SmallFCOS
@@ -110,17 +112,27 @@ def _limits(name: str, score_threshold: float, max_detections: int) -> dict[str,
 
 
 def _keep_boxes_in_float32(model: nn.Module) -> None:
-    """Widen what backbone and heads return, so that anchors and boxes are float32 under autocast.
+    """Make anchors and widen what the heads return, so that boxes are float32 under autocast.
 
     torchvision makes anchors in the type of the feature maps and decodes in the type of the head:
     in bfloat16 a corner near x = 600 would be a multiple of 4.
     """
     if isinstance(model, FasterRCNN):
-        parts = [model.backbone, model.rpn.head, model.roi_heads.box_predictor]
+        anchors, heads = model.rpn.anchor_generator, [model.rpn.head, model.roi_heads.box_predictor]
     else:
-        parts = [model.get_submodule("backbone"), model.get_submodule("head")]
-    for part in parts:
-        part.register_forward_hook(_widen)
+        anchors, heads = model.anchor_generator, [model.head]
+    anchors.register_forward_pre_hook(_as_maps_of_float32)
+    for head in heads:
+        head.register_forward_hook(_widen)
+
+
+def _as_maps_of_float32(
+    module: nn.Module, inputs: tuple[ImageList, list[Tensor]]
+) -> tuple[ImageList, list[Tensor]]:
+    """Stand-ins without memory: anchors only ask a map for its shape, type and device."""
+    del module
+    images, maps = inputs
+    return images, [map_.new_zeros((), dtype=torch.float32).expand(map_.shape) for map_ in maps]
 
 
 def _widen(module: nn.Module, inputs: object, output: object) -> object:

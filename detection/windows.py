@@ -143,9 +143,15 @@ def guided_windows(
     low, high = scores
     unsure = (detections.scores >= low) & (detections.scores <= high)
     wanted = detections.select(unsure & (detections.sides() < small)).to("cpu")
-    lattice = grid_windows(width, height, size=size, overlap=7 / 8, multiple=multiple)
-    values = _window_values(wanted, lattice, margin=margin)
-    return _greedy_cover(values, wanted.scores * (1 - wanted.scores), lattice, budget=budget)
+    step = max(multiple, size // 8 // multiple * multiple)
+    columns, rows = _starts(width, size, step, multiple), _starts(height, size, step, multiple)
+    across = _line_values(wanted.boxes[:, 0::2], columns, margin=margin)
+    down = _line_values(wanted.boxes[:, 1::2], rows, margin=margin)
+    weights = wanted.scores * (1 - wanted.scores)
+    return [
+        Window(columns[x][0], rows[y][0], columns[x][1], rows[y][1])
+        for y, x in _greedy_cover(down, across, weights, budget=budget)
+    ]
 
 
 def coverage(truth: Mapping[int, Tensor], plan: WindowPlan, *, small: float) -> Coverage:
@@ -196,31 +202,34 @@ def _inside(boxes: Tensor, windows: Iterable[Window]) -> Tensor:
     return (begins & ends).all(dim=2)
 
 
-def _window_values(wanted: Detections, lattice: list[Window], *, margin: float) -> Tensor:
-    """``(N, M)``: 0 where window M lacks box N with its context, else near 1, more when central."""
-    boxes = wanted.boxes
-    context = margin * (boxes[:, 2:] - boxes[:, :2])
-    edge = torch.tensor([[w.x + w.width, w.y + w.height] for w in lattice]).reshape(-1, 2)
-    grown = torch.cat([boxes[:, :2] - context, boxes[:, 2:] + context], dim=1).clamp(min=0)
-    if lattice:  # context beyond the picture cannot be had
-        grown = torch.minimum(grown, edge.amax(dim=0).to(boxes.dtype).repeat(2))
-    corner = torch.tensor([[w.x, w.y] for w in lattice]).reshape(-1, 2)
-    centre = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2  # (N, 1, 2)
-    offset = (centre - (corner + edge) / 2).abs().amax(dim=2) / (edge - corner).amax(dim=1)
+def _line_values(ends: Tensor, spans: list[tuple[int, int]], *, margin: float) -> Tensor:
+    """``(N, M)``: 0 where span M lacks interval N with its context, else near 1.
+
+    A window's value is the product of the values of its two lines.
+    """
+    starts = torch.tensor([start for start, _ in spans], dtype=ends.dtype)
+    stops = torch.tensor([start + extent for start, extent in spans], dtype=ends.dtype)
+    context = margin * (ends[:, 1:] - ends[:, :1])  # (N, 1)
+    # Context beyond the picture cannot be had.
+    limit = float(stops.max()) if spans else 0.0
+    low, high = (ends[:, :1] - context).clamp(min=0), (ends[:, 1:] + context).clamp(max=limit)
+    inside = (low >= starts) & (high <= stops)  # (N, M)
+    offset = (ends.mean(dim=1, keepdim=True) - (starts + stops) / 2).abs() / (stops - starts)
     # A thousandth decides between windows that hold the same boxes, never against one box more.
-    return _inside(grown, lattice) * (1 - 1e-3 * offset.clamp(max=1))
+    return inside * (1 - 1e-3 * offset.clamp(max=1))
 
 
 def _greedy_cover(
-    values: Tensor, weights: Tensor, lattice: list[Window], *, budget: int
-) -> list[Window]:
-    chosen: list[Window] = []
+    down: Tensor, across: Tensor, weights: Tensor, *, budget: int
+) -> list[tuple[int, int]]:
+    """Rows and columns ``(y, x)`` of the lattice, the most weight first."""
+    chosen: list[tuple[int, int]] = []
     left = weights.clone()
-    while lattice and len(chosen) < budget:
-        gains = left @ values  # (M,)
-        best = int(gains.argmax())
-        if float(gains[best]) <= 0:
+    while len(chosen) < budget and across.shape[1] and down.shape[1]:
+        gains = (down * left[:, None]).T @ across  # (rows, columns)
+        y, x = divmod(int(gains.argmax()), across.shape[1])
+        if float(gains[y, x]) <= 0:
             break
-        chosen.append(lattice[best])
-        left[values[:, best] > 0] = 0
+        chosen.append((y, x))
+        left[(down[:, y] > 0) & (across[:, x] > 0)] = 0
     return chosen

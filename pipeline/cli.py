@@ -66,8 +66,9 @@ def _help() -> str:
     lines = [
         "usage: srdet COMMAND [options]     (srdet COMMAND --help tells a command's options)",
         "",
-        "Does super-resolution help your small-object detector, by how much, on which objects, at what",
-        "cost? srdet trains the networks, super-resolves the crops and measures the COCO mAP gain.",
+        "Does super-resolution help your small-object detector, by how much, on which objects, at",
+        "what cost? srdet trains the networks, super-resolves the crops and measures the COCO mAP",
+        "gain.",
         "",
         "commands:",
     ]

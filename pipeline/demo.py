@@ -3,8 +3,9 @@
     srdet demo                      everything into srdet-demo/
     srdet demo --out /tmp/try --open_report true
 
-Pictures become shards, two networks train (towards the mean, then against a discriminator), a detector
-trains, and the study measures what each way to enlarge the windows does to its mAP.
+Pictures become shards, a network trains in two stages (towards the mean, then against a
+discriminator), a detector trains, and the study measures what each way to enlarge the windows does
+to its mAP.
 """
 
 import time
@@ -103,7 +104,7 @@ def _scenes(out: Path, sizes: dict[str, int]) -> None:
         with bar(f"rendering {count} scenes to {name} on", count) as advance:
             write_scenes(
                 out / "scenes" / name, count=count, size=sizes["size"],
-                seed=sizes["seed"] + number, progress=advance,
+                seed=sizes["seed"] + number, overwrite=True, progress=advance,
             )  # fmt: skip
 
 
@@ -159,7 +160,6 @@ def _curves(psnr: Trained, gan: Trained) -> list[CurveView]:
 
 
 def _tell(result: StudyResult, out: Path, uri: str, *, seconds: float) -> None:
-    console.print(f"\n[bold]{result.verdict}[/bold]", highlight=False)
     console.print(f"\nall of it took {seconds / 60:.1f} minutes and lies in {out}", highlight=False)
     console.print(f"report   {result.report}", highlight=False, soft_wrap=True)
     console.print(f"MLflow   {tracking.open_command(uri)}", highlight=False, soft_wrap=True)

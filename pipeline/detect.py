@@ -1,12 +1,12 @@
-"""``srdet detect``: does super-resolving the crops help this detector on these pictures?
+r"""``srdet detect``: does super-resolving the crops help this detector on these pictures?
 
     srdet detect --config conf/study/coco_x4.yaml
     srdet detect --coco val.json --images val/ --detector runs/detector/detector.safetensors \\
         --arms none bicubic sr=runs/srresnet/net.safetensors original --out runs/study
-    srdet detect train --coco train.json --images train/ --out runs/detector     (makes the detector)
+    srdet detect train --coco train.json --images train/ --out runs/detector   (makes a detector)
 
-Every arm sees the same windows and is compared with bicubic at the same geometry, because zoom alone is not
-super-resolution. Gains have 95 % intervals from an exact paired bootstrap over pictures.
+Every arm sees the same windows and is compared with bicubic at the same geometry, because zoom
+alone is not super-resolution. Gains have 95 % intervals from a paired bootstrap over pictures.
 """
 
 import math
@@ -101,9 +101,9 @@ def detect(
     Args:
         coco: COCO annotation files.
         images: the picture folder of each annotation file.
-        detector: a file of `srdet detect train`, an exported YOLOX (.onnx), or a torchvision family.
-        arms: each "none", "original" (synthetic only), a kernel (bicubic, bilinear, nearest), or a file of
-            weights; "name=FILE" gives it a name. bicubic, the reference, is always there.
+        detector: a file of `srdet detect train`, a YOLOX (.onnx), or a torchvision family.
+        arms: each "none", "original" (synthetic only), a kernel (bicubic, bilinear, nearest), or a
+            file of weights; "name=FILE" gives it a name. bicubic, the reference, is always there.
         out: folder for report.html, study.json, windows.json and detections.
         title: of the report.
         detector_weights: for a torchvision family: "DEFAULT" or a file.
@@ -139,7 +139,8 @@ def detect(
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         "coco": [path.name for path in coco], "detector": Path(detector).name, "protocol": protocol,
-        "scale": scale, "geometry": asdict(geometry), "arms": {k: Path(v).name for k, v in specs.items()},
+        "scale": scale, "geometry": asdict(geometry),
+        "arms": {name: Path(spec).name for name, spec in specs.items()},
         "pictures": len(pictures.truth.images), "resamples": resamples, "seed": seed,
         "precision": "bf16" if bf16 else "fp32", "device": device,
     }  # fmt: skip
@@ -185,14 +186,15 @@ def parse_arms(arms: list[str], protocol: Form) -> dict[str, str]:
         specs[name] = spec
     if ORIGINAL in specs.values() and protocol == "native":
         raise ValueError(
-            "arm 'original' exists in the synthetic protocol only: native pictures have no better original"
+            "arm 'original' exists in the synthetic protocol only: native pictures have no better "
+            "original; leave it out, or take --protocol synthetic"
         )
     if specs.setdefault(REFERENCE, REFERENCE) != REFERENCE:
         raise ValueError(f"'{REFERENCE}' is the reference arm's name; call yours something else")
     for spec in specs.values():
         if spec not in (NONE, ORIGINAL, *KERNELS) and not Path(spec).is_file():
             raise FileNotFoundError(
-                f"arm '{spec}' is neither a file nor one of {NONE}, {ORIGINAL}, {', '.join(KERNELS)}"
+                f"arm '{spec}' is neither a file nor one of {', '.join((NONE, ORIGINAL, *KERNELS))}"
             )
     return specs
 
@@ -200,8 +202,8 @@ def parse_arms(arms: list[str], protocol: Form) -> dict[str, str]:
 def _check_geometry(geometry: Geometry, pictures: Pictures) -> None:
     if geometry.window % pictures.reduction:
         raise ValueError(
-            f"geometry.window {geometry.window} is not a multiple of the reduction {pictures.reduction}; "
-            f"choose {geometry.window - geometry.window % pictures.reduction}"
+            f"geometry.window {geometry.window} is not a multiple of the reduction "
+            f"{pictures.reduction}; choose {geometry.window - geometry.window % pictures.reduction}"
         )
 
 

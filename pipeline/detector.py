@@ -22,7 +22,7 @@ from pipeline.pictures import read_picture
 from pipeline.progress import bar, console
 from pipeline.study import load_pictures
 from pipeline.tracking import Run
-from pipeline.watch import Bar, quiet_lightning, show
+from pipeline.watch import quiet_lightning, show
 
 DETECTOR = "detector.safetensors"
 

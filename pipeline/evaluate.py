@@ -5,6 +5,7 @@ srdet evaluate --model runs/srresnet/net.safetensors --hr Set5/HR
 srdet evaluate --sr outputs/ --scale 4 --hr Set5/HR        (scores pictures made by anyone)
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -68,7 +69,7 @@ def evaluate(
     """Scores a network, a kernel, or pictures made by anyone against high-resolution pictures.
 
     Args:
-        hr: folders or files of high-resolution pictures; they are cropped to multiples of the scale.
+        hr: folders or files of high-resolution pictures, cropped to multiples of the scale.
         model: "bicubic", "bilinear", "nearest", or a file of weights.
         sr: folder of pictures to score instead; a file belongs to the hr picture whose name it
             begins with.
@@ -157,8 +158,10 @@ def _named_like(path: Path, folder: Path) -> Path:
     Raises:
         FileNotFoundError: there is none, or more than one.
     """
-    found = [p for p in find_pictures([folder]) if p.stem == path.stem]
-    found = found or [p for p in find_pictures([folder]) if p.stem.startswith(path.stem)]
+    pictures = find_pictures([folder])
+    found = [p for p in pictures if p.stem == path.stem]
+    # img10_x4 does not belong to img1.
+    found = found or [p for p in pictures if re.match(rf"{re.escape(path.stem)}(?!\d)", p.stem)]
     if len(found) != 1:
         raise FileNotFoundError(
             f"{len(found)} pictures in {folder} belong to {path.name}; exactly one should be named "
@@ -170,8 +173,8 @@ def _named_like(path: Path, folder: Path) -> Path:
 def _score(name: str, made: Tensor, truth: Tensor, protocol: Protocol, seconds: float) -> Score:
     if made.shape != truth.shape:
         raise ValueError(
-            f"{name}: the picture to score is {_size(made)}, the high-resolution one {_size(truth)}; they "
-            "must be equal (after cropping hr to a multiple of the scale)"
+            f"{name}: the picture to score is {_size(made)}, the high-resolution one {_size(truth)}; "
+            "they must be equal (after cropping hr to a multiple of the scale)"
         )
     pixels = truth.shape[-1] * truth.shape[-2] / 1e6
     return Score(

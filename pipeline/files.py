@@ -72,7 +72,7 @@ def _check_place(path: Path, *, overwrite: bool) -> None:
             f"{path} exists and is not empty; choose another folder, or replace it with "
             "--overwrite true"
         )
-    if path.is_mount():
+    if path.resolve().is_mount():
         raise ValueError(f"{path} is a mount point; write to a folder in it, such as {path}/new")
 
 

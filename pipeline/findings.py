@@ -1,7 +1,7 @@
 """A finished study in the words and pictures that a reader sees."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from pipeline.upscalers import KERNELS, Upscaler
 
 SHOWN_SCORE = 0.3
 """Detections below it would only clutter a picture."""
+SHOWN_SIDE = 72
+"""Original pixels a side that a gallery picture shows at least."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def _recovered(study: Findings, gain: Gain) -> str:
     """The share of what perfect super-resolution would give, where that is anything."""
     oracle = next((arm.name for arm in study.arms if arm.spec == ORIGINAL), None)
     ceiling = study.gain(oracle, "AP") if oracle else None
-    if ceiling is None or ceiling.low <= 0:
+    if ceiling is None or ceiling.low <= 0 or gain.difference <= 0:
         return ""
     return (
         f", {100 * gain.difference / ceiling.difference:.0f} % of what the original pictures give"
@@ -109,7 +111,8 @@ def _protocol(study: Findings) -> str:
     if pictures.degradation is None:
         form = "native protocol: the pictures as they are"
     else:
-        form = f"synthetic protocol: pictures reduced {pictures.reduction} times by antialiased bicubic"
+        times = pictures.reduction
+        form = f"synthetic protocol: pictures reduced {times} times by antialiased bicubic"
     return (
         f"{form}; {count} pictures, {objects} objects; COCO evaluation in original pixels; "
         f"{study.settings['resamples']} paired bootstrap resamples over pictures."
@@ -141,7 +144,9 @@ def _curve(study: Findings, arm: ArmResult) -> list[BinView]:
 
 def _coverage(covered: Coverage) -> dict[str, str]:
     return {
-        "small objects inside a window (no upscaler can mend the others)": f"{100 * covered.share:.1f} %",
+        "small objects inside a window (the others no upscaler can mend)": (
+            f"{100 * covered.share:.1f} %"
+        ),
         "small objects": str(covered.small_objects),
         "windows per picture": f"{covered.windows_per_image:.1f}",
         "original megapixels inside windows": f"{covered.megapixels:.1f}",
@@ -175,46 +180,71 @@ def _notes(study: Findings) -> list[str]:
             for n in (study.reference, name)
         )
         notes.append(
-            f"{name} against {study.reference} at score {SHOWN_SCORE}: {rows[0].found} objects newly found, "
-            f"{rows[0].lost} newly missed, {rows[0].both} found by both, {rows[0].neither} by neither; "
+            f"{name} against {study.reference} at score {SHOWN_SCORE}: "
+            f"{rows[0].found} objects newly found, {rows[0].lost} newly missed, "
+            f"{rows[0].both} found by both, {rows[0].neither} by neither; "
             f"false boxes per megapixel {before:.1f} -> {after:.1f}."
         )
     if truth.skipped:
         notes.append(
-            f"{len(truth.skipped)} annotations were left out or mended, the first: {truth.skipped[0]}"
+            f"{len(truth.skipped)} annotations were left out or mended, the first: "
+            f"{truth.skipped[0]}"
         )
     return notes
 
 
-def gallery(study: Findings, *, rows: int = 3) -> list[GalleryRow]:
-    """The windows in which the first network won and lost the most objects against the reference."""
+def gallery(study: Findings, *, each: int = 3) -> list[GalleryRow]:
+    """Objects that the last network found and the reference missed, and the other way round.
+
+    At most one row a picture and kind; where nothing changed, the smallest objects.
+    """
     if not study.networks:
         return []
-    changes = _changes(study, study.networks[-1])
-    best = [c for c in sorted(changes, key=lambda c: -c[0])[:rows] if c[0] > 0]
-    worst = [c for c in sorted(changes, key=lambda c: c[0])[:rows] if c[0] < 0]
-    chosen = best + worst or sorted(changes, key=lambda c: -c[1])[:rows]
-    return [_gallery_row(study, image, window, change) for change, _, image, window in chosen]
-
-
-Change = tuple[int, int, int, Window]
-"""Objects won less objects lost, objects, image id, window."""
-
-
-def _changes(study: Findings, name: str) -> list[Change]:
+    name = study.networks[-1]
     by_name = {arm.name: arm for arm in study.arms}
     truth = study.pictures.truth
     was, now = (
         found_objects(truth, by_name[n].found, score=SHOWN_SCORE) for n in (study.reference, name)
     )
-    changes = []
-    for image, windows in study.plan.windows.items():
-        boxes = truth.objects[image].boxes
-        for window in windows:
-            inside = _inside(boxes, window)
-            change = int((now[image] & inside).sum()) - int((was[image] & inside).sum())
-            changes.append((change, int(inside.sum()), image, window))
-    return changes
+    kinds = {
+        f"found by {name}, missed by {study.reference}": {i: now[i] & ~was[i] for i in now},
+        f"missed by {name}, found by {study.reference}": {i: was[i] & ~now[i] for i in now},
+        "the smallest": {i: torch.ones_like(now[i]) for i in now},
+    }
+    rows: list[GalleryRow] = []
+    for title, chosen in kinds.items():
+        if title == "the smallest" and rows:
+            break
+        rows += [
+            _gallery_row(study, image, box, title) for image, box in _smallest(study, chosen)[:each]
+        ]
+    return rows
+
+
+def _smallest(study: Findings, chosen: Mapping[int, Tensor]) -> list[tuple[int, Tensor]]:
+    """The smallest chosen object of each picture, smallest first, as image id and box ``(4,)``."""
+    picked = []
+    for image, mask in chosen.items():
+        objects = study.pictures.truth.objects[image]
+        boxes, sizes = objects.boxes[mask], objects.areas[mask]
+        if len(boxes):
+            picked.append((float(sizes.min()), image, boxes[sizes.argmin()]))
+    return [(image, box) for _, image, box in sorted(picked, key=lambda row: row[:2])]
+
+
+def _region(study: Findings, image: int, box: Tensor) -> Window:
+    """A square around a box, wide enough to see what it is, on whole given pixels."""
+    r = study.pictures.reduction
+    height, width = study.pictures.original(image).shape[-2:]
+    side = int(max(SHOWN_SIDE, 2 * float((box[2:] - box[:2]).max())))
+    wide, high = (min(side, length) // r * r for length in (width, height))
+    x, y = (
+        int(min(max(0.0, float(middle) - length / 2), limit - length)) // r * r
+        for middle, length, limit in zip(
+            (box[:2] + box[2:]) / 2, (wide, high), (width, height), strict=True
+        )
+    )
+    return Window(x, y, wide, high)
 
 
 def _inside(boxes: Tensor, window: Window) -> Tensor:
@@ -224,27 +254,28 @@ def _inside(boxes: Tensor, window: Window) -> Tensor:
     return ((middle >= low) & (middle < high)).all(dim=1)
 
 
-def _gallery_row(study: Findings, image: int, window: Window, change: int) -> GalleryRow:
-    """LR | each arm's picture with its boxes | original, all at the original's size."""
-    pictures = study.pictures
+def _gallery_row(study: Findings, image: int, box: Tensor, title: str) -> GalleryRow:
+    """Given | each arm's picture with its boxes | original, all at the original's size."""
+    pictures, window = study.pictures, _region(study, image, box)
     r = pictures.reduction
-    given = pictures.given(image)[
-        :,
-        window.y // r : (window.y + window.height) // r,
-        window.x // r : (window.x + window.width) // r,
-    ]
+    rows = slice(window.y // r, (window.y + window.height) // r)
+    columns = slice(window.x // r, (window.x + window.width) // r)
+    given = pictures.given(image)[:, rows, columns]
     truth = _local(pictures.truth.boxes[image], window)
     size = (window.height, window.width)
     tiles = [Tile("given", to_uint8(F.interpolate(given[None], size=size)[0]), truth)]
     for arm in study.arms:
-        if arm.spec == NONE:
-            continue
-        shown = _shown(study, arm, given, image, window)
-        found = _confident(arm.found[image], window)
-        tiles.append(Tile(arm.name, to_uint8(shown), truth, found))
+        if arm.spec != NONE:
+            found = _confident(arm.found[image], window)
+            tiles.append(
+                Tile(arm.name, to_uint8(_shown(study, arm, given, image, window)), truth, found)
+            )
+    names = pictures.truth.categories
+    objects = pictures.truth.objects[image]
+    label = names[int(objects.labels[(objects.boxes == box).all(dim=1)][0])]
+    side = float((box[2:] - box[:2]).prod().sqrt())
     name = Path(pictures.paths[image]).name
-    sign = f"{abs(change)} objects {'won' if change > 0 else 'lost'}" if change else "no change"
-    return GalleryRow(f"{name}, window at {window.x}, {window.y}: {sign}", tiles)
+    return GalleryRow(f"{label} of {side:.0f} px in {name}: {title}", tiles)
 
 
 def _shown(study: Findings, arm: ArmResult, given: Tensor, image: int, window: Window) -> Tensor:

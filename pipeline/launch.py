@@ -1,11 +1,12 @@
 """``lightning run`` (and ``srdet launch``): start a training script on several processes or nodes.
 
-    lightning run --accelerator cpu --devices 2 pipeline/train.py fit --config conf/experiment/srgan.yaml
+    lightning run --devices 8 pipeline/train.py fit --config conf/experiment/srgan.yaml
     torchrun --nproc_per_node 8 pipeline/train.py fit --config conf/experiment/srgan.yaml
 
-Lightning removed its ``lightning run`` with release 2.5.1; the launcher itself still ships inside the
-``pytorch-lightning`` wheel, and this is a front to it. The script then learns its world from the launcher's
-environment: Lightning's Trainer alone would not, and would train N times alone without a word.
+Lightning removed its ``lightning run`` with release 2.5.1; the launcher itself still ships inside
+the ``pytorch-lightning`` wheel, and this is a front to it. The script then learns its world from
+the launcher's environment: Lightning's Trainer alone would not, and would train N times alone
+without a word.
 """
 
 import os
@@ -22,7 +23,7 @@ usage: lightning run [model] [launcher options] SCRIPT [script options]
 launcher options (before SCRIPT): --accelerator --strategy --devices --num-nodes --node-rank
                                   --main-address --main-port --precision
 all words after SCRIPT belong to it, for example:
-  lightning run --accelerator cpu --devices 2 pipeline/train.py fit --config conf/experiment/srgan.yaml
+  lightning run --devices 2 pipeline/train.py fit --config conf/experiment/srgan.yaml
 """
 
 
@@ -71,7 +72,8 @@ def world_of(env: Mapping[str, str] = os.environ) -> World | None:
         size, local = int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"])
         launcher = "lightning run" if "LT_CLI_USED" in env else "torchrun"
         return World(launcher, size, local, max(1, size // local))
-    if "SLURM_PROCID" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+    # The same test as Lightning's: sbatch without srun sets no number of tasks.
+    if "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
         nodes, tasks = int(env.get("SLURM_NNODES", 1)), int(env["SLURM_NTASKS"])
         return World("srun", tasks, int(env.get("SLURM_NTASKS_PER_NODE", tasks // nodes)), nodes)
     return None
@@ -97,14 +99,11 @@ def trainer_world(
     fitted = {**trainer, **{key: env[name] for key, name in names.items() if env.get(name)}}
     world = world_of(env)
     if world is not None:
-        for key, launched in (("devices", world.devices), ("num_nodes", world.nodes)):
-            asked = fitted.get(key)
-            if asked not in (None, "auto", 1, "1", launched, str(launched)):
-                raise ValueError(
-                    f"trainer.{key} is {asked}, but {world.launcher} started {launched}; leave it out, or "
-                    f"launch with that number"
-                )
-            fitted[key] = launched
+        _check_asked("devices", fitted.get("devices"), world, world.devices)
+        # 1 is what a configuration says of nodes where it says nothing.
+        nodes = fitted.get("num_nodes")
+        _check_asked("num_nodes", None if nodes == 1 else nodes, world, world.nodes)
+        fitted |= {"devices": world.devices, "num_nodes": world.nodes}
     if fitted.get("precision") is None:
         fitted["precision"] = best_precision(str(fitted.get("accelerator", "auto")))
     if _processes(fitted) > 1 and fitted.get("strategy", "auto") in ("auto", "ddp"):
@@ -113,17 +112,36 @@ def trainer_world(
     return fitted
 
 
+def _check_asked(key: str, asked: object, world: World, launched: int) -> None:
+    if str(asked) not in ("None", "auto", "-1", str(launched)):
+        raise ValueError(
+            f"trainer.{key} is {asked}, but {world.launcher} started {launched}; leave it out, or "
+            "launch with that number"
+        )
+
+
 def _processes(trainer: Mapping[str, Any]) -> int:
-    devices = trainer.get("devices")
-    count = str(len(devices) if isinstance(devices, list) else devices)
-    return (int(count) if count.isdigit() else 1) * int(trainer.get("num_nodes") or 1)
+    """How many processes a Trainer with these arguments makes."""
+    devices, nodes = trainer.get("devices"), int(trainer.get("num_nodes") or 1)
+    if isinstance(devices, list):
+        return len(devices) * nodes
+    if devices in (None, "auto", -1, "-1"):
+        return max(1, _gpus(str(trainer.get("accelerator")))) * nodes
+    named = str(devices).strip(",").split(",")
+    return (int(named[0]) if len(named) == 1 else len(named)) * nodes
+
+
+def _gpus(accelerator: str) -> int:
+    import torch
+
+    return torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda", "None") else 0
 
 
 def best_precision(accelerator: str) -> str:
-    """bf16 where the hardware multiplies it natively (there it is 2 to 4 times faster), else fp32."""
+    """bf16 where the hardware multiplies it natively, 2 to 4 times faster there, else fp32."""
     import torch
 
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    if _gpus(accelerator):
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     return "bf16-mixed" if cpu_has_bf16() else "32-true"
 

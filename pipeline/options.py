@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import itertools
 import json
 import re
 import typing
@@ -37,15 +38,30 @@ def run_function(
     Raises:
         UsageError: an unknown option or a value of the wrong type.
     """
-    parser = Parser(prog=f"srdet {name}", description=(function.__doc__ or "").split("\n")[0])
+    parser = Parser(
+        prog=f"srdet {name}",
+        description=(function.__doc__ or "").split("\n")[0],
+        allow_abbrev=False,  # a short form that works today is ambiguous after the next option
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_function_arguments(
         function, as_positional=False, fail_untyped=True, skip=set(leave_out)
     )
-    parsed = parser.parse_args(_gather_lists(words, _list_options(function)))
+    try:
+        parsed = parser.parse_args(_gather_lists(words, _list_options(function)))
+    except UsageError as error:
+        raise UsageError(f"{error}{_configs(words)}") from error
     settings = parser.instantiate_classes(parsed).as_dict()
     settings.pop("config", None)
     return function(**settings)
+
+
+def _configs(words: list[str]) -> str:
+    """The files that a wrong setting may stand in, since the parser does not name them."""
+    pairs = itertools.pairwise(words)
+    files = [second for first, second in pairs if first == "--config"]
+    files += [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
+    return f" (settings of {', '.join(files)} and of the command line)" if files else ""
 
 
 def _list_options(function: Callable[..., Any]) -> set[str]:
@@ -60,28 +76,40 @@ def _is_list(hint: object) -> bool:
 
 
 def _gather_lists(words: list[str], options: set[str]) -> list[str]:
-    """``--hr a b`` becomes ``--hr=["a", "b"]``, the form that jsonargparse reads as a list."""
-    gathered: list[str] = []
-    position = 0
-    while position < len(words):
-        word = words[position]
-        position += 1
-        if word not in options:
-            gathered.append(word)
-            continue
-        values = []
-        while position < len(words) and not words[position].startswith("--"):
-            values.append(words[position])
-            position += 1
-        one_json = len(values) == 1 and values[0].startswith("[")
-        gathered.append(f"{word}={values[0] if one_json else json.dumps(values)}")
-    return gathered
+    """``--hr a b`` becomes ``--hr=["a", "b"]``, the form that jsonargparse reads as a list.
+
+    ``--hr=a`` and ``--hr a --hr b`` work likewise; values given in several places add up.
+    """
+    rest: list[str] = []
+    lists: dict[str, list[str]] = {}
+    into = rest
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option in options:
+            into = lists.setdefault(option, [])
+            into += [value] if equals else []
+        elif word.startswith("--") or word == "-h":
+            into = rest
+            into.append(word)
+        else:
+            into.append(word)
+    return rest + [f"{option}={_as_json(option, values)}" for option, values in lists.items()]
+
+
+def _as_json(option: str, values: list[str]) -> str:
+    if not values:
+        raise UsageError(f"option {option} needs one value or more")
+    one_json = len(values) == 1 and values[0].startswith("[") and values[0].endswith("]")
+    return values[0] if one_json else json.dumps(values)
 
 
 def with_nearest(message: str, parser: jsonargparse.ArgumentParser) -> str:
     """Adds the nearest existing option to a message about an option that does not exist."""
     message = re.sub(r"\s*\n\s*", " ", message).strip()
-    given = re.search(r"unrecognized arguments?: (\S+)|option '([^']+)'|[Kk]ey '([^']+)'", message)
+    message = re.sub(r"<class '(\w+)'>", r"\1", message)
+    given = re.search(
+        r"unrecognized arguments?: (\S+)|[Oo]ption '([^']+)'|[Kk]ey '([^']+)'", message
+    )
     if given is None:
         return message
     wrong = next(filter(None, given.groups())).lstrip("-").split("=")[0]

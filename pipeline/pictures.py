@@ -4,6 +4,7 @@ In memory a picture is a uint8 tensor ``(3, H, W)``, RGB, upright.
 """
 
 import io
+import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ class PictureError(ValueError):
 def find_pictures(paths: Sequence[Path]) -> list[Path]:
     """Picture files under folders (all levels, sorted) and the files named themselves.
 
-    Hidden files in folders are left out (half-written ones, and the "._" companions that some
+    What is hidden in a folder is left out (folders of thumbnails, the "._" companions that some
     systems put beside each picture); a picture reached twice is given once.
 
     Raises:
@@ -41,7 +42,7 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
-        for picture in sorted(filter(_is_picture, path.rglob("*"))) if path.is_dir() else [path]:
+        for picture in _inside(path) if path.is_dir() else [path]:
             found.setdefault(picture.resolve(), picture)
     if not found:
         raise FileNotFoundError(
@@ -50,8 +51,10 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
+def _inside(folder: Path) -> list[Path]:
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    hidden = re.compile(r"(^|/)\.")
+    return sorted(p for p in files if not hidden.search(p.relative_to(folder).as_posix()))
 
 
 def read_picture(source: Path | bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -107,17 +110,8 @@ def _open(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
         raise PictureError(f"{name} is damaged ({error}); replace or remove it") from error
 
 
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    EOFError,
-    ValueError,
-    struct.error,
-    IndexError,
-    KeyError,
-    TypeError,
-)
-"""What Pillow's decoders raise on damaged files, found by damaging files of every format."""
+_DAMAGE = (OSError, SyntaxError, EOFError, ValueError, TypeError, struct.error)
+"""What Pillow raises on damaged files; the last two come of damaged EXIF data."""
 
 
 def _check_size(opened: Image.Image, name: str, max_pixels: int) -> None:

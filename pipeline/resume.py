@@ -85,8 +85,7 @@ def fit_or_stop(
         SystemExit: SIGTERM, with status 143; Lightning's own would claim success.
     """
     try:
-        # Written by this run itself, with optimiser states and counters beside the tensors.
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=False)
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
     except SystemExit as stop:
         if trainer.received_sigterm:
             raise SystemExit(143) from stop

@@ -1,24 +1,26 @@
-"""``srdet shards``: pictures become WebDataset shards with an index.
+r"""``srdet shards``: pictures become WebDataset shards with an index.
 
     srdet shards --images photos/ --out shards/ --cut 480 --step 240
-    srdet shards --images drone/images --coco drone/annotations.json --out shards/ --source "HIT-UAV, CC BY 4.0"
+    srdet shards --images drone/images --coco drone/annotations.json --out shards/ \
+        --source "HIT-UAV, CC BY 4.0"
 
-A sample is ``KEY.png`` (8-bit RGB, lossless) and ``KEY.json`` (source file, place of the cut, boxes). The
-split into train and val is by picture, never by cut, so no part of a val picture is seen in training.
-``index.json`` names every shard with its samples, bytes and sha256.
+A sample is ``KEY.png`` (8-bit RGB, lossless) and ``KEY.json`` (source file, place of the cut,
+boxes). The split into train and val is by picture, never by cut, so no part of a val picture is
+seen in training. ``index.json`` names every shard with its samples, bytes and sha256.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import logging
+import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import torch
 import webdataset
 from PIL import Image
 from rich.console import Console
@@ -26,59 +28,13 @@ from torch import Tensor
 
 from detection.truth import CocoSet, read_coco
 from pipeline.files import atomic_folder
+from pipeline.index import FORMAT, INDEX, Index, Shard, Split
 from pipeline.options import run_function
 from pipeline.pictures import MAX_PIXELS, PictureError, find_pictures, read_picture
+from pipeline.pieces import Box, Cut, boxes_inside, cuts
 from pipeline.progress import bar
 
 logger = logging.getLogger(__name__)
-
-INDEX = "index.json"
-FORMAT = 1
-
-
-@dataclass
-class Shard:
-    """One tar file of the set."""
-
-    name: str
-    samples: int
-    bytes: int
-    sha256: str
-
-
-@dataclass
-class Split:
-    """The shards of ``train`` or ``val``."""
-
-    pictures: int = 0
-    samples: int = 0
-    shards: list[Shard] = field(default_factory=list)
-
-
-@dataclass
-class Index:
-    """What ``index.json`` holds."""
-
-    format: int
-    source: str
-    cut: dict[str, int]
-    categories: dict[int, str]
-    splits: dict[str, Split]
-    skipped: list[dict[str, str]]
-
-    def digest(self) -> str:
-        """One sha256 over all shards: the data's name in a run's tags."""
-        names = "".join(shard.sha256 for split in self.splits.values() for shard in split.shards)
-        return hashlib.sha256(names.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A piece of a picture: its corner in the picture and its pixels."""
-
-    x: int
-    y: int
-    picture: Tensor
 
 
 def main(words: list[str]) -> None:
@@ -120,27 +76,24 @@ def shards(
     """
     _check(cut=cut, step=step, val=val, shard_mb=shard_mb)
     truth = read_coco(coco) if coco else None
-    boxes = _boxes_by_path(truth, images) if truth else dict.fromkeys(find_pictures(images))
-    paths = list(boxes)
-    splits = split_pictures(paths, val=val, seed=seed)
-    index = Index(
-        FORMAT, source, {"size": cut, "step": step}, truth.categories if truth else {}, {}, []
-    )
+    files = _files_of(truth, images) if truth else _files_in(images)
+    _check_out(out, [*files, *([coco] if coco else [])], overwrite=overwrite)
+    categories = truth.categories if truth else {}
+    index = Index(FORMAT, source, {"size": cut, "step": step}, categories, {}, [])
     with (
         atomic_folder(out, overwrite=overwrite) as folder,
-        bar("writing shards", len(paths)) as advance,
+        bar("writing shards", len(files)) as advance,
     ):
-        for name, members in splits.items():
-            writer = _Writer(folder, name, limit=int(shard_mb * 2**20))
-            for path in members:
-                _write_picture(writer, path, index, boxes=boxes[path], max_pixels=max_pixels)
-                advance(1)
-            index.splits[name] = writer.close()
+        for name, members in split_pictures(list(files), val=val, seed=seed).items():
+            with _Writer(folder, name, limit=int(shard_mb * 2**20)) as writer:
+                for path in members:
+                    _write_picture(writer, files[path], index, max_pixels=max_pixels)
+                    advance(1)
+            index.splits[name] = writer.split
         if not index.splits["train"].samples:
             raise ValueError(_nothing_readable(index))
-        text = json.dumps(asdict(index), indent=1)
-        (folder / INDEX).write_text(text + "\n")
-    _tell(index, out)
+        (folder / INDEX).write_text(json.dumps(asdict(index), indent=1) + "\n", encoding="utf-8")
+    _tell(index, out, mended=truth.skipped if truth else [])
     return index
 
 
@@ -153,50 +106,75 @@ def _check(*, cut: int, step: int, val: float, shard_mb: float) -> None:
         raise ValueError(f"--step {step}: allowed is 1 to --cut ({cut}), so that no pixel is lost")
     if not 0 <= val < 1:
         raise ValueError(f"--val {val}: a share from 0 to below 1")
-    if shard_mb <= 0:
-        raise ValueError(f"--shard_mb {shard_mb}: above 0")
+    if not 0 < shard_mb < math.inf:
+        raise ValueError(f"--shard_mb {shard_mb}: a size above 0")
 
 
-Boxes = list[tuple[list[float], int]]
-"""``(x0, y0, x1, y1)`` in the picture's pixels, with the category id."""
+def _check_out(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """Replacing a folder deletes what is in it: that must be shards, and never the input."""
+    place = out.resolve()
+    within = next((path for path in inputs if path.resolve().is_relative_to(place)), None)
+    if within is not None:
+        raise ValueError(f"--out {out} holds the input {within}; choose another folder")
+    foreign = out.is_dir() and any(out.iterdir()) and not (out / INDEX).exists()
+    if overwrite and foreign:
+        raise FileExistsError(
+            f"{out} holds files but no {INDEX}, so it is not a set of shards and is not replaced; "
+            "choose another folder"
+        )
 
 
-def _boxes_by_path(truth: CocoSet, images: Sequence[Path]) -> dict[Path, Boxes | None]:
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture to cut, and what an annotation file says of it."""
+
+    path: Path
+    name: str
+    """Of the file below its images folder."""
+    size: tuple[int, int] | None = None
+    """Annotated width and height."""
+    boxes: tuple[Box, ...] | None = None
+
+
+def _files_in(images: Sequence[Path]) -> dict[Path, PictureFile]:
+    roots = [path if path.is_dir() else path.parent for path in images]
+    found = {}
+    for path in find_pictures(images):
+        root = next(root for root in roots if path.is_relative_to(root))
+        found[path] = PictureFile(path, path.relative_to(root).as_posix())
+    return found
+
+
+def _files_of(truth: CocoSet, images: Sequence[Path]) -> dict[Path, PictureFile]:
     if len(images) != 1 or not images[0].is_dir():
         raise ValueError(
             f"--coco goes with exactly one --images folder, got {', '.join(map(str, images))}"
+            + "".join(f"; there is no {path}" for path in images if not path.exists())
         )
-    by_path: dict[Path, Boxes | None] = {}
+    files: dict[Path, PictureFile] = {}
     for picture in truth.images:
+        path = images[0] / picture.file_name
+        if path in files:
+            raise ValueError(
+                f"{truth.path} names the picture {picture.file_name} twice (the second time as id "
+                f"{picture.id}); give each file one entry"
+            )
         found = truth.objects[picture.id]
-        by_path[images[0] / picture.file_name] = list(
-            zip(found.boxes.tolist(), found.labels.tolist(), strict=True)
-        )
-    return by_path
+        rows = zip(found.boxes.tolist(), found.labels.tolist(), found.crowds.tolist(), strict=True)
+        boxes = tuple(Box(tuple(corners), label, crowd) for corners, label, crowd in rows)
+        files[path] = PictureFile(path, picture.file_name, (picture.width, picture.height), boxes)
+    return files
 
 
 def split_pictures(paths: Sequence[Path], *, val: float, seed: int) -> dict[str, list[Path]]:
-    """Deals pictures to train and val; the same seed and list give the same split."""
+    """Deals pictures to train and val; the same seed and list give the same split.
+
+    Where ``val`` is above 0, each side gets at least one of two or more pictures.
+    """
     order = sorted(paths)
     random.Random(seed).shuffle(order)
-    held = max(1, round(val * len(order))) if val and len(order) > 1 else 0
+    held = min(max(1, round(val * len(order))), len(order) - 1) if val else 0
     return {"train": sorted(order[held:]), "val": sorted(order[:held])}
-
-
-def cuts(picture: Tensor, *, size: int, step: int) -> Iterator[Cut]:
-    """Square pieces of a ``(3, H, W)`` picture that cover it; the last ones are shifted inside."""
-    height, width = picture.shape[-2:]
-    if not size or (height <= size and width <= size):
-        yield Cut(0, 0, picture)
-        return
-    for y in _starts(height, size, step):
-        for x in _starts(width, size, step):
-            yield Cut(x, y, picture[:, y : y + size, x : x + size])
-
-
-def _starts(length: int, size: int, step: int) -> list[int]:
-    last = max(0, length - size)
-    return sorted({*range(0, last, step), last})
 
 
 class _Writer:
@@ -206,6 +184,17 @@ class _Writer:
         self.folder, self.name, self.limit = folder, name, limit
         self.split = Split()
         self._buffer: io.BufferedWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Finishes the last shard; after an error it is only let go, the folder is thrown away."""
+        if error is None:
+            self._finish()
+        elif self._buffer is not None:
+            with contextlib.suppress(OSError):  # on a full disk, closing fails once more
+                self._buffer.close()
 
     def write(self, key: str, png: bytes, meta: dict[str, Any]) -> None:
         if self._buffer is None:
@@ -218,10 +207,6 @@ class _Writer:
         self._samples += 1
         if self._buffer.tell() >= self.limit:
             self._finish()
-
-    def close(self) -> Split:
-        self._finish()
-        return self.split
 
     def _finish(self) -> None:
         if self._buffer is None:
@@ -236,23 +221,35 @@ class _Writer:
         self.split.samples += self._samples
 
 
-def _write_picture(
-    writer: _Writer, path: Path, index: Index, *, boxes: Boxes | None, max_pixels: int
-) -> None:
+def _write_picture(writer: _Writer, file: PictureFile, index: Index, *, max_pixels: int) -> None:
     try:
-        picture = read_picture(path, max_pixels=max_pixels)
+        picture = _read(file, max_pixels)
     except (PictureError, FileNotFoundError) as error:
-        index.skipped.append({"file": path.name, "reason": str(error)})
+        index.skipped.append({"file": file.name, "reason": str(error)})
         logger.warning("skipped: %s", error)
         return
     writer.split.pictures += 1
     for piece in cuts(picture, size=index.cut["size"], step=index.cut["step"]):
-        meta: dict[str, Any] = {"file": path.name, "x": piece.x, "y": piece.y}
-        if boxes is not None:
-            meta["boxes"] = _boxes_inside(boxes, piece)
-        writer.write(
-            f"{writer.name}{writer.split.pictures:06d}_{piece.y}_{piece.x}", _png(piece), meta
+        meta: dict[str, Any] = {"file": file.name, "x": piece.x, "y": piece.y}
+        if file.boxes is not None:
+            meta["boxes"] = boxes_inside(file.boxes, piece)
+        key = f"{writer.name}{writer.split.pictures:06d}_{piece.y}_{piece.x}"
+        writer.write(key, _png(piece), meta)
+
+
+def _read(file: PictureFile, max_pixels: int) -> Tensor:
+    try:
+        picture = read_picture(file.path, max_pixels=max_pixels)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file.path} is missing; copy it there") from None
+    size = (picture.shape[2], picture.shape[1])
+    if file.size not in (None, size):
+        raise PictureError(
+            f"{file.path} is {size[0]} x {size[1]} pixels when upright, its annotation "
+            f"says {file.size[0]} x {file.size[1]}, so its boxes would be wrong; "
+            "annotate the picture again, or save it as it was annotated"
         )
+    return picture
 
 
 def _png(piece: Cut) -> bytes:
@@ -262,68 +259,24 @@ def _png(piece: Cut) -> bytes:
     return encoded.getvalue()
 
 
-def _boxes_inside(boxes: Boxes, piece: Cut) -> list[dict[str, Any]]:
-    """Boxes of which at least half lies in the piece, clipped, in the piece's pixels (x, y, w, h)."""
-    height, width = piece.picture.shape[-2:]
-    inside = []
-    for (x0, y0, x1, y1), label in boxes:
-        left, right = max(x0 - piece.x, 0), min(x1 - piece.x, width)
-        top, bottom = max(y0 - piece.y, 0), min(y1 - piece.y, height)
-        area = max(0.0, right - left) * max(0.0, bottom - top)
-        if area >= 0.5 * (x1 - x0) * (y1 - y0):
-            inside.append({"bbox": [left, top, right - left, bottom - top], "category_id": label})
-    return inside
-
-
 def _nothing_readable(index: Index) -> str:
     reasons = "; ".join(skip["reason"] for skip in index.skipped[:3])
     return f"no picture could be read, so no shards were written ({reasons})"
 
 
-def _tell(index: Index, out: Path) -> None:
-    console = Console()
+def _tell(index: Index, out: Path, *, mended: Sequence[str]) -> None:
+    lines = []
     for name, split in index.splits.items():
         size = sum(shard.bytes for shard in split.shards) / 2**20
-        console.print(
-            f"{name}: {split.samples} samples of {split.pictures} pictures in {len(split.shards)} shards, "
-            f"{size:.1f} MiB"
+        lines.append(
+            f"{name}: {split.samples} samples of {split.pictures} pictures in "
+            f"{len(split.shards)} shards, {size:.1f} MiB"
         )
     if index.skipped:
-        console.print(
-            f"skipped: {len(index.skipped)} files, the first: {index.skipped[0]['reason']}"
-        )
-    console.print(f"written: {out / INDEX}")
-
-
-def read_index(text: str, *, where: str) -> Index:
-    """Parses an index.json.
-
-    Raises:
-        ValueError: not an index of this format; the message names ``where`` and the cure.
-    """
-    try:
-        raw = json.loads(text)
-        splits = {
-            name: Split(s["pictures"], s["samples"], [Shard(**shard) for shard in s["shards"]])
-            for name, s in raw["splits"].items()
-        }
-        categories = {int(key): value for key, value in raw["categories"].items()}
-        index = Index(raw["format"], raw["source"], raw["cut"], categories, splits, raw["skipped"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{where} is not a shard index ({type(error).__name__}: {error}); write one with: srdet shards"
-        ) from error
-    if index.format != FORMAT:
-        raise ValueError(
-            f"{where} has format {index.format}, this version reads {FORMAT}; write it again"
-        )
-    return index
-
-
-def decode_png(data: bytes) -> Tensor:
-    """PNG bytes of a sample to uint8 ``(3, H, W)``."""
-    from torchvision.io import ImageReadMode, decode_image
-
-    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    picture: Tensor = decode_image(encoded, mode=ImageReadMode.RGB)
-    return picture
+        first = index.skipped[0]["reason"]
+        lines.append(f"skipped: {len(index.skipped)} files, the first: {first}")
+    if mended:
+        lines.append(f"boxes cut or left out: {len(mended)}, the first: {mended[0]}")
+    lines.append(f"written: {out / INDEX}")
+    # Plain, since file names may look like markup.
+    Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -1,8 +1,8 @@
 """The study itself: the same windows, the same detector, one arm for every way to enlarge.
 
-Two protocols, never in one table. *native*: the pictures as they are; windows are enlarged. *synthetic*:
-the pictures are first reduced by the project's one definition of low resolution, boxes stay in original
-coordinates, and an arm "original" shows what perfect super-resolution would give.
+Two protocols, never in one table. *native*: the pictures as they are; windows are enlarged.
+*synthetic*: the pictures are first reduced by the project's one definition of low resolution, boxes
+stay in original coordinates, and an arm "original" shows what perfect super-resolution would give.
 """
 
 import itertools
@@ -130,11 +130,12 @@ def load_pictures(
     A picture that stands in two files (same name) counts once. Category ids must agree.
 
     Raises:
-        ValueError: unequal numbers of files and folders, or categories that differ between the files.
+        ValueError: unequal numbers of files and folders, or files of different categories.
     """
     if len(annotations) != len(images):
         raise ValueError(
-            f"{len(annotations)} annotation files and {len(images)} picture folders; give one folder for each file"
+            f"{len(annotations)} annotation files and {len(images)} picture folders; give "
+            "one folder for each file"
         )
     sets = [read_coco(a, images=i) for a, i in zip(annotations, images, strict=True)]
     for other in sets[1:]:
@@ -162,15 +163,28 @@ def load_pictures(
     return Pictures(joined, paths, degradation)
 
 
-def find_in_full(pictures: Pictures, detector: Detector) -> Found:
-    """The whole-picture pass: one for all arms."""
+@dataclass(frozen=True)
+class Full:
+    """The whole-picture pass, made once and shared by all arms."""
+
+    found: Found
+    seconds: float
+
+
+def find_in_full(pictures: Pictures, detector: Detector) -> Full:
+    """Detects in every whole given picture."""
+    detecting = _Clock()
     with bar("whole pictures", len(pictures.truth.images)) as advance:
-        return detect_full(
-            pictures.each(pictures.given), detector, reduction=pictures.reduction, progress=advance
+        found = detect_full(
+            pictures.each(pictures.given),
+            detecting.around(detector),  # type: ignore[arg-type]
+            reduction=pictures.reduction,
+            progress=advance,
         )
+    return Full(found, detecting.seconds)
 
 
-def plan_windows(pictures: Pictures, geometry: Geometry, full: Found) -> WindowPlan:
+def plan_windows(pictures: Pictures, geometry: Geometry, full: Full) -> WindowPlan:
     """The windows that every arm uses, in original pixels, on the grid of given pixels."""
     plan: dict[int, tuple[Window, ...]] = {}
     for picture in pictures.truth.images:
@@ -186,7 +200,7 @@ def plan_windows(pictures: Pictures, geometry: Geometry, full: Found) -> WindowP
             )
         else:
             windows = guided_windows(
-                full[picture.id],
+                full.found[picture.id],
                 width,
                 height,
                 size=geometry.window,
@@ -224,7 +238,7 @@ def run_arm(
     pictures: Pictures,
     plan: WindowPlan,
     geometry: Geometry,
-    full: Found,
+    full: Full,
     upscaler: Upscaler | None,
     detector: Detector,
     batch_size: int,
@@ -237,7 +251,7 @@ def run_arm(
         pictures: of the study.
         plan: windows that all arms share.
         geometry: of the study.
-        full: whole-picture detections that all arms share.
+        full: the whole-picture pass that all arms share; its time counts where it is used.
         upscaler: what enlarges the windows; None for "none" and "original".
         detector: the same for all arms.
         batch_size: windows enlarged at once.
@@ -262,12 +276,18 @@ def run_arm(
                 progress=advance,
             )
     found = {
-        picture.id: _join(picture.id, inside, full, geometry, alone=spec == NONE)
+        picture.id: _join(picture.id, inside, full.found, geometry, alone=spec == NONE)
         for picture in pictures.truth.images
     }
-    evaluation = evaluate(pictures.truth, found)
+    whole = full.seconds if spec == NONE or geometry.full else 0.0
     return ArmResult(
-        name, spec, found, evaluation, enlarging.seconds, detecting.seconds, enlarging.pixels / 1e6
+        name,
+        spec,
+        found,
+        evaluate(pictures.truth, found),
+        upscale_seconds=enlarging.seconds,
+        detect_seconds=detecting.seconds + whole,
+        megapixels=enlarging.pixels / 1e6,
     )
 
 

@@ -17,24 +17,26 @@ from typing import Any
 
 import pytorch_lightning as pl
 import yaml
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import MLFlowLogger
 
 from pipeline import tracking
+from pipeline.addresses import open_command, without_credentials
 from pipeline.data import ShardData
 from pipeline.files import atomic_file
 from pipeline.launch import check_world, trainer_world, world_of
 from pipeline.options import Parser
 from pipeline.progress import console
+from pipeline.resume import LAST, KeepLast, fit_or_stop, resume_point
 from pipeline.tracking import Run
-from pipeline.watch import Throughput, ValidationPictures, quiet_lightning, show
-from sr_module.adversarial import Adversarial  # noqa: F401 (short class names in YAML are found by import)
+from pipeline.watch import Recorder, Throughput, ValidationPictures, quiet_lightning, show
+
+# Short class names in YAML are found among what is imported.
+from sr_module.adversarial import Adversarial  # noqa: F401
 from sr_module.regression import Regression  # noqa: F401
 from sr_module.training import SRTraining
 
 CONF = Path(__file__).parents[1] / "conf"
-LAST = "last.ckpt"
 NET = "net.safetensors"
 
 
@@ -46,8 +48,8 @@ class RunSettings:
         out: folder for checkpoints, the resolved config and the network for use.
         name: how the run is called in MLflow; null takes the folder's name.
         experiment: MLflow experiment.
-        resume: "auto" goes on where the folder's last checkpoint ended, "never" refuses a folder that
-            holds one.
+        resume: "auto" goes on where the folder's last checkpoint ended, "never" refuses a folder
+            that holds one.
         checkpoint_every: steps between two checkpoints for resuming.
         log_every: steps between two points of the training curves.
         pictures: validation pictures logged as strips at each validation.
@@ -82,6 +84,7 @@ class TrainCLI(LightningCLI):
         """The run's own settings; the data are made for the network's scale."""
         parser.add_class_arguments(RunSettings, "run")
         parser.link_arguments("model.init_args.scale", "data.scale")
+        parser.link_arguments("run.log_every", "trainer.log_every_n_steps")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
         """The trainer, in the launcher's world, with neither logger nor callbacks yet."""
@@ -145,6 +148,7 @@ def parse(words: list[str]) -> TrainCLI:
         trainer_defaults={
             "logger": False,
             "enable_checkpointing": False,
+            "reload_dataloaders_every_n_epochs": 1,  # the order of data follows the epoch
             "enable_model_summary": False,
             "enable_progress_bar": False,
         },
@@ -180,49 +184,38 @@ def fit(
     """
     trainer, settings = setup.trainer, setup.settings
     check_world(trainer.world_size)
-    checkpoint = resume_point(settings)
+    checkpoint = resume_point(settings.out, settings.resume)
     setup.data.setup("fit")
     if trainer.global_rank != 0:
         trainer.callbacks += _callbacks(settings)  # type: ignore[attr-defined]
-        trainer.fit(setup.model, datamodule=setup.data, ckpt_path=checkpoint)
+        _train(setup, checkpoint)
         return None
     settings.out.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(setup.config, sort_keys=False)
     with _open_run(setup, parent=parent, resumed=checkpoint is not None) as run:
         run.params(setup.config)
-        run.text(text, "config.yaml")
+        run.text(without_credentials(text), "config.yaml")
         _write_text(settings.out / "config.yaml", text)
-        trainer.logger = MLFlowLogger(tracking_uri=run.uri, run_id=run.run_id, synchronous=False)
-        pictures = ValidationPictures(run, settings.pictures)
-        trainer.callbacks += [*_callbacks(settings), pictures, *show("training"), *watching]  # type: ignore[attr-defined]
-        trainer.fit(setup.model, datamodule=setup.data, ckpt_path=checkpoint)
+        trainer.logger = recorder = Recorder(run)
+        pictures = ValidationPictures(recorder, settings.pictures)
+        shown = [pictures, *show("training"), *watching]
+        trainer.callbacks += [*shown, *_callbacks(settings)]  # type: ignore[attr-defined]
+        _train(setup, checkpoint)
         return _finish(setup, run)
 
 
-def resume_point(settings: RunSettings) -> str | None:
-    """The checkpoint to go on from.
-
-    Raises:
-        ValueError: ``resume`` is no known word.
-        FileExistsError: the folder holds a run and ``resume`` is "never".
-    """
-    last = settings.out / LAST
-    if settings.resume not in ("auto", "never"):
-        raise ValueError(f"run.resume is '{settings.resume}'; choose from auto, never")
-    if not last.exists():
-        return None
-    if settings.resume == "never":
-        raise FileExistsError(
-            f"{last} exists; go on with --run.resume auto, or choose another --run.out"
-        )
-    return str(last)
+def _train(setup: Setup, checkpoint: str | None) -> None:
+    """Every rank's part: training, and scores of the very weights that leave the run."""
+    fit_or_stop(setup.trainer, setup.model, setup.data, checkpoint=checkpoint)
+    if setup.model.validated_at != setup.trainer.global_step:
+        setup.trainer.validate(setup.model, datamodule=setup.data, verbose=False)
 
 
 def _open_run(setup: Setup, *, parent: Run | None, resumed: bool) -> AbstractContextManager[Run]:
     index, settings, world = setup.data.index, setup.settings, world_of()
     assert index is not None
     tags = {
-        "shards": setup.data.shards,
+        "shards": without_credentials(setup.data.shards),
         "shards.digest": index.digest(),
         "launcher": world.launcher if world else "none",
         "world_size": str(setup.trainer.world_size),
@@ -234,13 +227,7 @@ def _open_run(setup: Setup, *, parent: Run | None, resumed: bool) -> AbstractCon
 
 
 def _callbacks(settings: RunSettings) -> list[Callback]:
-    last = ModelCheckpoint(
-        settings.out,
-        filename=LAST.removesuffix(".ckpt"),
-        every_n_train_steps=settings.checkpoint_every,
-        enable_version_counter=False,
-    )
-    return [Throughput(settings.log_every), last]
+    return [Throughput(settings.log_every), KeepLast(settings.out, settings.checkpoint_every)]
 
 
 def _finish(setup: Setup, run: Run) -> Trained:
@@ -258,7 +245,6 @@ def _finish(setup: Setup, run: Run) -> Trained:
     net = setup.settings.out / NET
     setup.model.export(net, provenance=provenance)
     run.artifact(net, folder="model")
-    setup.trainer.save_checkpoint(setup.settings.out / LAST)
     return Trained(net, metrics, run)
 
 
@@ -281,7 +267,7 @@ def _tell(trained: Trained) -> None:
     console.print(f"network for use: {trained.net}")
     console.print(f"scores: {scores}", highlight=False)
     if trained.run:
-        console.print(f"MLflow: {tracking.open_command(trained.run.uri)}", highlight=False)
+        console.print(f"MLflow: {open_command(trained.run.uri)}", highlight=False)
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -294,3 +280,5 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except (ValueError, OSError) as error:
         sys.exit(f"srdet train: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,4 +1,4 @@
-"""``srdet tune``: a Ray Tune sweep over any training setting; each trial is a run of ``srdet train``.
+"""``srdet tune``: a Ray Tune sweep over any training setting; a trial is a ``srdet train`` run.
 
     srdet tune --config conf/tune/smoke.yaml --shards shards/
 
@@ -73,7 +73,7 @@ def tune(
         metric: a validation metric that training reports.
         mode: whether more or less of it is better.
         samples: trials to draw.
-        scheduler: "asha" stops trials that lag behind (Li et al. 2018, arXiv:1810.05934), "none" none.
+        scheduler: "asha" stops trials that lag behind (Li et al. 2018, arXiv:1810.05934).
         grace: validations that every trial may have before it can be stopped.
         cpus_per_trial: cores of a trial.
         gpus_per_trial: GPUs of a trial, fractions allowed.
@@ -96,14 +96,15 @@ def tune(
         run.params({"space": space, "metric": metric, "mode": mode, "samples": samples})
         _connect(address)
         try:
+            one = partial(
+                trial, base=base, out=out, metric=metric, cores=cpus_per_trial, parent=run
+            )
             tuner = ray_tune.Tuner(
-                ray_tune.with_resources(
-                    partial(trial, base=base, out=out, metric=metric, cores=cpus_per_trial, parent=run),
-                    {"cpu": cpus_per_trial, "gpu": gpus_per_trial},
-                ),
+                ray_tune.with_resources(one, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
                 param_space=drawn,
                 tune_config=ray_tune.TuneConfig(
-                    metric=metric, mode=mode, num_samples=samples, scheduler=_scheduler(scheduler, grace),
+                    metric=metric, mode=mode, num_samples=samples,
+                    scheduler=_scheduler(scheduler, grace),
                     search_alg=ray_tune.search.BasicVariantGenerator(random_state=seed),
                 ),
                 run_config=ray_tune.RunConfig(storage_path=str(out), name="ray", verbose=0),
@@ -132,7 +133,7 @@ def sampler(key: str, how: Mapping[str, list[Any]]) -> Any:  # noqa: ANN401 (Ray
     if name in ("choice", "grid_search"):
         return getattr(ray_tune, name)(values)
     if len(values) != 2 or not values[0] < values[1]:
-        raise ValueError(f"space.{key}.{name} is {values}; allowed is [low, high] with low below high")
+        raise ValueError(f"space.{key}.{name} is {values}; allowed is [low, high], low below high")
     return getattr(ray_tune, name)(*values)
 
 
@@ -156,7 +157,7 @@ def trial(
             raise ValueError(
                 f"metric '{metric}' is not reported; training reports {', '.join(sorted(metrics))}"
             )
-        ray_tune.report(metrics)
+        ray_tune.report({**metrics, "trial_name": name})
 
     fit(setup, parent=parent, watching=[Reporter(report)])
 
@@ -195,8 +196,8 @@ def _conclude(
     rows.sort(key=lambda row: (row[metric] is None, -row[metric] if mode == "max" else row[metric]))
     run.table(rows, "trials.json")
     best = results.get_best_result(metric, mode)
-    name = Path(best.path).name
-    config = out / next(p.name for p in out.iterdir() if p.name != "ray" and p.name in name) / "config.yaml"
+    trial_name = best.metrics["trial_name"]
+    config = out / trial_name / "config.yaml"
     drawn = {key: best.config[key] for key in space}
     run.metrics({f"best/{metric.split('/')[-1]}": best.metrics[metric]})
     run.artifact(config, folder="best")

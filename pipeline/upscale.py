@@ -52,13 +52,17 @@ def upscale(
 
     Returns:
         How many were written.
+
+    Raises:
+        ValueError: nothing could be read, or two results would have one name.
     """
     upscaler = open_upscaler(model, scale=scale, precision=precision, tile=tile)
-    paths = find_pictures(pictures)
+    paths = list(dict.fromkeys(find_pictures(pictures)))
     bases = [path if path.is_dir() else path.parent for path in pictures]
+    places = _places(paths, bases, out, suffix)
     written = 0
     with bar(f"enlarging {upscaler.scale} times", len(paths)) as advance:
-        for path in paths:
+        for path, place in places.items():
             try:
                 lr = to_float(read_picture(path, max_pixels=max_pixels))[None]
             except PictureError as error:
@@ -66,7 +70,7 @@ def upscale(
                 continue
             finally:
                 advance(1)
-            write_picture(upscaler(lr)[0], out / _place(path, bases, suffix))
+            write_picture(upscaler(lr)[0], place)
             written += 1
     if not written:
         raise ValueError(
@@ -74,6 +78,21 @@ def upscale(
         )
     console.print(f"{written} of {len(paths)} pictures written to {out}", highlight=False)
     return written
+
+
+def _places(paths: list[Path], bases: list[Path], out: Path, suffix: str) -> dict[Path, Path]:
+    """Where each picture goes; two in one place, or one in its own, would be lost."""
+    places = {path: out / _place(path, bases, suffix) for path in paths}
+    taken: dict[Path, Path] = {}
+    for path, place in places.items():
+        other = taken.setdefault(place, path)
+        if other != path or place.resolve() == path.resolve():
+            whose = "itself" if other == path else str(other)
+            raise ValueError(
+                f"{path} would be written over {whose} ({place}); choose another --out, or enlarge "
+                "the folders one by one"
+            )
+    return places
 
 
 def _place(path: Path, bases: list[Path], suffix: str) -> Path:

@@ -4,11 +4,14 @@ import logging
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers.logger import Logger
 from rich.progress import TaskID
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,12 +21,13 @@ from pipeline.tracking import Run
 from sr_module.resize import imresize
 from sr_module.training import Batch, SRTraining
 
+QUEUE = 1000  # metrics and pictures on their way to the store
 ZOOM = 2
 STRIP_SIDE = 128  # hr pixels of the middle of a picture that a strip shows
 
 
 class Throughput(pl.Callback):
-    """Logs images a second, the share of time spent waiting for data, learning rate, images seen."""
+    """Logs images a second, the share of time waiting for data, learning rate, images seen."""
 
     def __init__(self, every: int) -> None:
         self.every = every
@@ -75,11 +79,61 @@ class Throughput(pl.Callback):
         self._seen = state_dict["seen"]
 
 
+class Recorder(Logger):
+    """Sends metrics and pictures to MLflow from a thread of its own: training never waits for it.
+
+    Args:
+        run: the open run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+        self._thread = ThreadPoolExecutor(1)
+        self._sent: deque[Future[None]] = deque()
+
+    @property
+    def name(self) -> str:
+        """Of the experiment, in MLflow's numbering."""
+        return self.run.experiment_id
+
+    @property
+    def version(self) -> str:
+        """Of the run."""
+        return self.run.run_id
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Nothing: the resolved config is logged where the run is opened."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """One point of each metric."""
+        self._submit(lambda: self.run.metrics(metrics, step=step or 0))
+
+    def picture(self, key: str, picture: Tensor, *, step: int) -> None:
+        """One picture."""
+        self._submit(lambda: self.run.picture(key, picture, step=step))
+
+    def finalize(self, status: str) -> None:
+        """Waits for what is on its way; raises what went wrong with it, where nothing else did."""
+        wait(self._sent)
+        if status == "success":
+            self._collect()
+
+    def _collect(self) -> None:
+        while self._sent and self._sent[0].done():
+            self._sent.popleft().result()
+
+    def _submit(self, call: Callable[[], None]) -> None:
+        self._collect()
+        if len(self._sent) < QUEUE:  # a store slower than that loses points, not the run
+            self._sent.append(self._thread.submit(call))
+
+
 class ValidationPictures(pl.Callback):
     """Logs strips ``LR | bicubic | SR | HR`` of the first validation pictures, with their step."""
 
-    def __init__(self, run: Run, count: int) -> None:
-        self.run, self.count = run, count
+    def __init__(self, recorder: Recorder, count: int) -> None:
+        self.recorder, self.count = recorder, count
 
     def on_validation_batch_end(
         self,
@@ -95,7 +149,7 @@ class ValidationPictures(pl.Callback):
             return
         assert isinstance(pl_module, SRTraining)
         picture = strip(pl_module, *batch)
-        self.run.picture(f"validation_{batch_idx}", picture, step=trainer.global_step)
+        self.recorder.picture(f"validation_{batch_idx}", picture, step=trainer.global_step)
 
 
 def strip(model: SRTraining, lr: Tensor, hr: Tensor) -> Tensor:

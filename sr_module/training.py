@@ -58,6 +58,7 @@ class SRTraining(pl.LightningModule):
         self.averaged = copy.deepcopy(self.net).requires_grad_(False).eval()
         self.ema_decay = ema_decay
         self.protocol = matlab_y(scale)
+        self.validated_at = -1  # step of the last validation
 
     def move_average(self, step: int) -> None:
         """Moves the average after the ``step``-th step, BatchNorm's statistics included.
@@ -113,6 +114,7 @@ class SRTraining(pl.LightningModule):
         means = (sums[:3] / sums[3]).float()
         names = ("val/psnr_y", "val/ssim_y", "val/psnr_y_bicubic")
         self.log_dict(dict(zip(names, means, strict=True)))
+        self.validated_at = self.global_step
 
     def export(self, path: Path, *, provenance: Mapping[str, object]) -> None:
         """Writes the averaged network as a checkpoint for use."""

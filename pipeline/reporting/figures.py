@@ -163,8 +163,8 @@ def _gain_band(
     middle = [aside * math.sqrt(max(b.low_px, 1) * _upper_end(b)) for b in bins]
     low, high = [100 * b.gain_low for b in bins], [100 * b.gain_high for b in bins]
     axes.fill_between(middle, low, high, color=colour, alpha=0.15, linewidth=0)
-    # Lines as well as the band: they still tell arms apart where bands overlap. A percentile interval
-    # of a handful of pictures may leave its own estimate out, so it is no error bar around the point.
+    # Lines as well as the band: they still tell arms apart where bands overlap. A percentile
+    # interval of a handful of pictures may leave its own estimate out, so it is no error bar.
     axes.vlines(middle, low, high, color=colour, linewidth=1)
     gains = [100 * b.gain for b in bins]
     axes.plot(middle, gains, color=colour, marker=marker, linewidth=1.8, label=label)

@@ -132,14 +132,20 @@ def test_the_border_is_measured_in_original_pixels() -> None:
 
 def test_batches_across_pictures_equal_single_windows() -> None:
     pictures = [(i, drawn([[8 * i, 8, 8 * i + 8, 16], [60, 40, 72, 48]])) for i in range(1, 6)]
-    windows = (*grid_windows(160, 120, size=64), Window(0, 0, 160, 120))  # two shapes
+    windows = (Window(0, 0, 160, 120), *grid_windows(160, 120, size=64))  # two shapes
     plan = WindowPlan({i: windows for i, _ in pictures})
+
+    def width_as_score(batch: list[Tensor]) -> list[Detections]:
+        return [
+            Detections(d.boxes, d.scores * picture.shape[2] / 1000, d.labels)
+            for d, picture in zip(bright_boxes(batch), batch, strict=True)
+        ]
 
     def run(batch_size: int) -> dict[int, list[list[float]]]:
         found = detect_windows(
-            pictures, plan, nearest(2), bright_boxes, scale=2, batch_size=batch_size
+            pictures, plan, nearest(2), width_as_score, scale=2, batch_size=batch_size
         )
-        return {image: detections.boxes.tolist() for image, detections in found.items()}
+        return {i: torch.cat([d.boxes, d.scores[:, None]], 1).tolist() for i, d in found.items()}
 
     single = run(1)
     assert run(7) == single  # also the order inside a picture

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from detection import Detections
-from detection.errors import false_positives_per_megapixel, transitions
+from detection.errors import false_positives_per_megapixel, found_objects, transitions
 from detection.truth import CocoSet, read_coco
 
 ROWS = [(1, [10.0 * i, 0, 6, 6], 1) for i in range(4)] + [(1, [0, 40, 30, 30], 2)]
@@ -26,6 +26,13 @@ def test_every_object_stands_in_one_cell_of_the_table(make_set: Callable[..., Co
     assert (small.objects, small.both, small.found, small.lost, small.neither) == (4, 1, 1, 1, 1)
     assert (large.objects, large.both, large.found, large.lost, large.neither) == (1, 0, 1, 0, 0)
     assert small.bin == "0_8"
+
+
+def test_found_objects_stand_in_the_order_of_the_set(make_set: Callable[..., CocoSet]) -> None:
+    truth = make_set(ROWS, images=2)
+    hits = found_objects(truth, seen(truth, [2, 0]))
+    assert hits[1].tolist() == [True, False, True, False, False]
+    assert hits[2].shape == (0,)
 
 
 def test_a_detection_below_the_score_finds_nothing(make_set: Callable[..., CocoSet]) -> None:

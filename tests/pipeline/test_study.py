@@ -11,6 +11,7 @@ from pipeline.pictures import write_picture
 from pipeline.study import (
     NONE,
     ORIGINAL,
+    Full,
     Geometry,
     find_in_full,
     load_pictures,
@@ -38,7 +39,11 @@ def write_squares(folder: Path, squares=SQUARES) -> Path:
         write_picture(picture, folder / "images" / f"{image}.png")
         name = {"file_name": f"{image}.png", "width": SIDE, "height": SIDE}
         images.append({"id": image, **name})
-    coco = {"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "square"}]}
+    coco = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 7, "name": "square"}],
+    }
     path = folder / "annotations.json"
     path.write_text(json.dumps(coco))
     return path
@@ -49,11 +54,18 @@ def find_bright(pictures):
     found = []
     for picture in pictures:
         bright = picture.mean(0) > 0.55
-        parts = [_box(half, x) for x, half in ((0, bright[:, : bright.shape[1] // 2]),
-                                                (bright.shape[1] // 2, bright[:, bright.shape[1] // 2 :]))]
+        parts = [
+            _box(half, x)
+            for x, half in (
+                (0, bright[:, : bright.shape[1] // 2]),
+                (bright.shape[1] // 2, bright[:, bright.shape[1] // 2 :]),
+            )
+        ]
         boxes = torch.tensor([part for part in parts if part], dtype=torch.float32).reshape(-1, 4)
         found.append(
-            Detections(boxes, torch.ones(len(boxes)), torch.full((len(boxes),), 7, dtype=torch.int64))
+            Detections(
+                boxes, torch.ones(len(boxes)), torch.full((len(boxes),), 7, dtype=torch.int64)
+            )
         )
     return found
 
@@ -74,7 +86,10 @@ def pictures(tmp_path):
     )
 
 
-def arm(pictures, spec, *, name="", geometry=Geometry(window=SIDE)):
+WHOLE = Geometry(window=SIDE)
+
+
+def arm(pictures, spec, *, name="", geometry=WHOLE):
     full = find_in_full(pictures, find_bright)
     plan = plan_windows(pictures, geometry, full)
     upscaler = None if spec in (NONE, ORIGINAL) else open_upscaler(spec, scale=4)
@@ -108,7 +123,9 @@ def test_two_equal_arms_differ_by_exactly_nothing(pictures):
     evaluations = {
         name: arm(pictures, "bicubic", name=name).evaluation for name in ("bicubic", "twin")
     }
-    for gain in paired_gains(evaluations, reference="bicubic", resamples=50, metrics=("AP", "AP50")):
+    for gain in paired_gains(
+        evaluations, reference="bicubic", resamples=50, metrics=("AP", "AP50")
+    ):
         if gain.arm == "twin":
             assert (gain.difference, gain.low, gain.high) == (0, 0, 0)
             assert gain.verdict == "inconclusive"
@@ -116,7 +133,7 @@ def test_two_equal_arms_differ_by_exactly_nothing(pictures):
 
 def test_windows_lie_on_whole_given_pixels_and_inside_the_picture(pictures):
     geometry = Geometry(window=48, overlap=0.3)
-    plan = plan_windows(pictures, geometry, {})
+    plan = plan_windows(pictures, geometry, Full({}, 0.0))
     assert isinstance(plan, WindowPlan)
     for windows in plan.windows.values():
         assert len(windows) == 9
@@ -129,7 +146,7 @@ def test_guided_windows_look_where_the_whole_picture_pass_is_in_doubt(pictures):
     doubtful = Detections(
         torch.tensor([[52.0, 40.0, 60.0, 48.0]]), torch.tensor([0.4]), torch.tensor([7])
     )
-    full = {1: Detections.empty(), 2: doubtful, 3: Detections.empty()}
+    full = Full({1: Detections.empty(), 2: doubtful, 3: Detections.empty()}, 0.0)
     plan = plan_windows(pictures, Geometry(windows="guided", window=32), full)
     assert [len(plan.windows[image]) for image in (1, 2, 3)] == [0, 1, 0]
     (window,) = plan.windows[2]

@@ -1,0 +1,149 @@
+"""The index of a set of shards: what ``index.json`` holds, and where it is read from."""
+
+import hashlib
+import http.client
+import itertools
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+INDEX = "index.json"
+FORMAT = 1
+TIMEOUT_S = 30
+
+
+@dataclass
+class Shard:
+    """One tar file of the set."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass
+class Split:
+    """The shards of ``train`` or ``val``."""
+
+    pictures: int = 0
+    samples: int = 0
+    shards: list[Shard] = field(default_factory=list)
+
+
+@dataclass
+class Index:
+    """What ``index.json`` holds."""
+
+    format: int
+    source: str
+    cut: dict[str, int]
+    categories: dict[int, str]
+    splits: dict[str, Split]
+    skipped: list[dict[str, str]]
+
+    def digest(self) -> str:
+        """One sha256 over all shards: the data's name in a run's tags."""
+        names = "".join(shard.sha256 for split in self.splits.values() for shard in split.shards)
+        return hashlib.sha256(names.encode()).hexdigest()
+
+
+def read_index(text: str, *, where: str) -> Index:
+    """Parses an index.json.
+
+    Raises:
+        ValueError: not an index of this format; the message names ``where`` and the cure.
+    """
+    try:
+        raw = json.loads(text)
+        written = raw["format"]
+        index = _parse(raw) if written == FORMAT else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{where} is not a shard index ({type(error).__name__}: {error}); write one with: "
+            "srdet shards"
+        ) from error
+    if index is None:
+        raise ValueError(
+            f"{where} has format {written}, this version reads {FORMAT}; write it again with: "
+            "srdet shards"
+        )
+    return index
+
+
+def _parse(raw: dict[str, Any]) -> Index:
+    splits = {
+        name: Split(s["pictures"], s["samples"], [Shard(**shard) for shard in s["shards"]])
+        for name, s in raw["splits"].items()
+    }
+    categories = {int(key): value for key, value in raw["categories"].items()}
+    return Index(raw["format"], raw["source"], raw["cut"], categories, splits, raw["skipped"])
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is read over http(s) rather than from disk."""
+    return place.startswith(("http://", "https://"))
+
+
+def open_place(place: str) -> IO[bytes]:
+    """Opens a local file or an http(s) address for reading.
+
+    Raises:
+        FileNotFoundError: nothing there; says where it looked.
+        ConnectionError: the server does not answer, or not with the file.
+    """
+    if not is_url(place):
+        return Path(place).open("rb")
+    try:
+        return urllib.request.urlopen(place, timeout=TIMEOUT_S)  # type: ignore[no-any-return]
+    except urllib.error.HTTPError as error:
+        said = f"{place}: the server answered {error.code} {error.reason}"
+        gone = error.code in (http.client.NOT_FOUND, http.client.GONE)
+        raise (FileNotFoundError(said) if gone else ConnectionError(said)) from error
+    except urllib.error.URLError as error:
+        raise ConnectionError(f"{place}: cannot be reached ({error.reason})") from error
+
+
+def load_index(shards: str) -> Index:
+    """The index of a folder or web address of shards; local shards are checked for their size.
+
+    Raises:
+        FileNotFoundError: no index, or a shard that it names is missing.
+        ConnectionError: the server does not answer, or breaks off.
+        ValueError: not an index, or a shard is cut short.
+    """
+    place = f"{shards.rstrip('/')}/{INDEX}"
+    try:
+        with open_place(place) as opened:
+            text = opened.read().decode("utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        cure = (
+            "give the address of the folder that holds it"
+            if is_url(shards)
+            else f"write them with: srdet shards --images PICTURES --out {shards}"
+        )
+        raise FileNotFoundError(f"no shards in '{shards}' (looked for {place}); {cure}") from error
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"{place}: the transfer broke off ({error}); try again") from error
+    index = read_index(text, where=place)
+    if not is_url(shards):
+        _check_sizes(index, Path(shards))
+    return index
+
+
+def _check_sizes(index: Index, folder: Path) -> None:
+    for shard in itertools.chain.from_iterable(split.shards for split in index.splits.values()):
+        path = folder / shard.name
+        if not path.exists():
+            raise FileNotFoundError(
+                f"shard {path} is missing; copy it again or write the set again with: srdet shards"
+            )
+        size = path.stat().st_size
+        if size != shard.bytes:
+            raise ValueError(
+                f"shard {path} has {size} bytes, the index says {shard.bytes}: it is cut short or "
+                "changed; copy it again or write the set again with: srdet shards"
+            )

@@ -1,0 +1,126 @@
+"""Small real things that the tests of this room share: shards, a store, the words of a tiny run."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.shards import shards as write_shards
+
+
+def smooth_picture(seed: int, side: int = 96) -> Image.Image:
+    """Soft blobs: between two pixels there is something to learn."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of eight pictures, in 48-pixel pieces: seven to train on, one to validate with."""
+    root = tmp_path_factory.mktemp("data")
+    pictures = root / "pictures"
+    pictures.mkdir()
+    for seed in range(8):
+        smooth_picture(seed).save(pictures / f"{seed}.png")
+    write_shards([pictures], root / "shards", cut=48, step=48, val=0.1, source="made by the tests")
+    return root / "shards"
+
+
+@pytest.fixture(scope="session")
+def paint_noise() -> Callable[..., Path]:
+    """Writes a picture of noise; with ``number``, its red channel is that number throughout."""
+
+    def paint(path: Path, *, width: int = 40, height: int = 40, number: int | None = None) -> Path:
+        rng = np.random.default_rng([width, height, number or 0])
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        if number is not None:
+            pixels[..., 0] = number
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        return path
+
+    return paint
+
+
+@pytest.fixture(scope="session")
+def numbered_shards(tmp_path_factory: pytest.TempPathFactory, paint_noise) -> Path:
+    """Shards of 24 pictures, 6 of them val, each known by its red value; for reading only."""
+    folder = tmp_path_factory.mktemp("numbered")
+    for number in range(24):
+        paint_noise(folder / "pictures" / f"{number:02d}.png", number=number)
+    write_shards([folder / "pictures"], folder / "shards", cut=0, val=0.25, shard_mb=0.001)
+    return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def _one_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One sqlite file for the session: making a store takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def store(_one_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of the session's MLflow store, which is also the default one."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", _one_store)
+    return _one_store
+
+
+TINY = """\
+model:
+  class_path: Regression
+  init_args:
+    arch: msrresnet
+    scale: 4
+    arch_args: {features: 8, blocks: 1}
+    ema_decay: 0.9
+trainer: {accelerator: cpu, devices: 1, precision: 32-true, max_steps: 7}
+data:
+  batch_size: 2
+  crop: 32
+  steps_per_epoch: 4
+  crops_per_picture: 2
+  workers: 0
+  val_limit: 2
+  shuffle_buffer: 4
+run: {checkpoint_every: 3, log_every: 1, pictures: 1, experiment: tests}
+"""
+
+GAN = """\
+model:
+  class_path: Adversarial
+  init_args:
+    arch: msrresnet
+    scale: 4
+    arch_args: {features: 8, blocks: 1}
+    ema_decay: 0.9
+    discriminator: unet
+    discriminator_args: {features: 4}
+"""
+
+
+@pytest.fixture
+def tiny(shards: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """The words of a training run of a second: `tiny("--trainer.max_steps", "5", gan=True)`."""
+    base = tmp_path / "tiny.yaml"
+    base.write_text(TINY)
+    (tmp_path / "gan.yaml").write_text(GAN + TINY[TINY.index("trainer:") :])
+
+    def words(*more: str, gan: bool = False, out: str = "run") -> list[str]:
+        config = tmp_path / "gan.yaml" if gan else base
+        place = ["--data.shards", str(shards), "--run.out", str(tmp_path / out)]
+        return ["--config", str(config), *place, *more]
+
+    return words
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Folder of real pictures."""
+    folder = os.environ.get("SRDET_DATA")
+    if not folder:
+        pytest.skip("SRDET_DATA names no folder of real pictures")
+    return Path(folder)
