@@ -78,7 +78,6 @@ def train_detector(
     pl.seed_everything(seed, verbose=False)
     crops, categories = _crops(coco, images, crop=crop, samples=steps * batch_size, seed=seed)
     model = build_model(architecture, num_classes=len(categories) + 1)
-    model.to(memory_format=torch.channels_last)
     training = DetectorTraining(model, learning_rate=learning_rate)
     loader = DataLoader(crops, batch_size, num_workers=workers, collate_fn=collate)
     started = time.perf_counter()

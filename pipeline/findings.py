@@ -22,7 +22,7 @@ from pipeline.upscalers import KERNELS, Upscaler
 
 SHOWN_SCORE = 0.3
 """Detections below it would only clutter a picture."""
-SHOWN_SIDE = 72
+SHOWN_SIDE = 64
 """Original pixels a side that a gallery picture shows at least."""
 
 

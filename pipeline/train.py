@@ -25,7 +25,7 @@ from pipeline.addresses import open_command, without_credentials
 from pipeline.data import ShardData
 from pipeline.files import atomic_file
 from pipeline.launch import check_world, trainer_world, world_of
-from pipeline.options import Parser
+from pipeline.options import Parser, UsageError
 from pipeline.progress import console
 from pipeline.resume import LAST, KeepLast, fit_or_stop, resume_point
 from pipeline.tracking import Run
@@ -134,9 +134,19 @@ def parse(words: list[str]) -> TrainCLI:
     """Builds trainer, model and data from conf/default.yaml and ``words``.
 
     Raises:
-        UsageError: a key or value that does not fit, with the nearest right one.
+        ValueError: a key or value that does not fit, with the nearest right one.
+        OSError: a file that a setting names is missing or unreadable.
     """
     arguments = words if _asks_help(words) else ["--config", str(CONF / "default.yaml"), *words]
+    try:
+        return _cli(arguments)
+    except ValueError as error:
+        # jsonargparse hides a constructor's sentence in a page about types.
+        said = error.__cause__ if not isinstance(error, UsageError) else None
+        raise said if isinstance(said, ValueError | OSError) else error from None
+
+
+def _cli(arguments: list[str]) -> TrainCLI:
     return TrainCLI(
         SRTraining,
         ShardData,
@@ -144,11 +154,14 @@ def parse(words: list[str]) -> TrainCLI:
         save_config_callback=None,
         run=False,
         parser_class=TrainParser,
-        parser_kwargs={"prog": "srdet train", "description": (__doc__ or "").split("\n")[0]},
+        parser_kwargs={
+            "prog": "srdet train",
+            "description": (__doc__ or "").split("\n")[0],
+            "allow_abbrev": False,
+        },
         trainer_defaults={
             "logger": False,
             "enable_checkpointing": False,
-            "reload_dataloaders_every_n_epochs": 1,  # the order of data follows the epoch
             "enable_model_summary": False,
             "enable_progress_bar": False,
         },

@@ -195,6 +195,7 @@ def _cost(study: StudyView, styles: dict[str, Style]) -> "Figure":
     _dress(axes, x="time per picture (ms, logarithmic)", y="AP (%)")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")  # less than a decade has minor ticks only
     axes.margins(x=0.15, y=0.2)
     for arm in study.arms:
         if not _has_cost(arm.seconds_per_picture, arm.metrics.get("AP")):

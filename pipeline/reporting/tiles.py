@@ -11,7 +11,7 @@ from pipeline.reporting.view import GalleryRow, Tile
 
 TRUTH = "#ffd400"
 FOUND = "#ff3fd0"  # nothing on the ground is magenta; yellow and it differ for every eye
-PAGE = 1100  # pixels that a row may take; it is enlarged by the largest whole number that fits
+PAGE = 1060  # pixels of a row without its gaps; enlarged by the largest whole number that fits
 WIDEST = 360  # pixels of one picture: a short row need not fill the page
 DASH = 4  # pixels
 LINE = 12  # pixels that a line of text needs

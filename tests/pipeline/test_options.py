@@ -50,8 +50,14 @@ def test_options_that_are_left_out_keep_their_defaults():
 
 @pytest.mark.parametrize(
     "words",
-    ["--images a b", "--images=a b", "--images a --images b", "--images=a --images=b"]
-    + ["--images [a,b]", "--images=[a,b]"],
+    [
+        "--images a b",
+        "--images=a b",
+        "--images a --images b",
+        "--images=a --images=b",
+        "--images [a,b]",
+        "--images=[a,b]",
+    ],
 )
 def test_a_list_can_be_given_in_every_usual_way(words):
     assert run(f"{words} --out c")["images"] == [Path("a"), Path("b")]

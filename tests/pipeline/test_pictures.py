@@ -197,6 +197,18 @@ def test_damaged_files_raise_nothing_but_picture_errors(pixels, suffix):
     assert refused > 20
 
 
+@pytest.mark.parametrize("tag", [b"\x01\x00", b"\x01\x1a"], ids=["width", "resolution"])
+def test_exif_data_that_make_no_sense_are_damage(pixels, tag):
+    exif = Image.Exif()
+    exif[274], exif[270] = 6, "text"
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "jpeg", exif=exif)
+    content = file.getvalue()
+    assert content.count(b"\x01\x0e\0\2") == 1  # the description, which becomes a number in words
+    with pytest.raises(PictureError, match=r"x\.jpg is damaged"):
+        read_picture(content.replace(b"\x01\x0e\0\2", tag + b"\0\2"), name="x.jpg")
+
+
 def test_grey_files_stay_one_channel_where_that_is_asked(tmp_path, pixels):
     grey = _saved(Image.fromarray(pixels[..., 0]), tmp_path / "grey.png")
     deep = _saved(Image.fromarray(pixels[..., 0].astype(np.uint16) * 257), tmp_path / "deep.png")

@@ -1,3 +1,5 @@
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,10 +7,13 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
+from mlflow import MlflowClient
 from torch import Tensor
 
-from pipeline.train import Trained, configured, fit
-from sr_module.checkpoint import load_net
+from pipeline import cli
+from pipeline.train import Trained, configured, fit, validate
+from sr_module.checkpoint import load_net, read_provenance
 
 Words = Callable[..., list[str]]
 NOISE = ["--data.degradation", '{"scale": 4, "noise_sigma": 5.0}']
@@ -84,3 +89,200 @@ def test_a_run_that_ends_by_epochs_goes_on_exactly(tiny: Words, tmp_path: Path) 
     assert state(tmp_path / "longer")["global_step"] == 4
     train(tiny("--trainer.max_steps", "8", out="longer"))
     assert same(state(tmp_path / "whole"), state(tmp_path / "longer"))
+
+
+class Seen(pl.Callback):
+    """The hr batches of a run."""
+
+    def __init__(self) -> None:
+        self.batches: list[Tensor] = []
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.batches.append(batch[1].clone())
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_resumed_run_sees_what_the_undisturbed_one_saw_and_no_batch_twice(
+    tiny: Words, workers: str
+) -> None:
+    whole, first, second = Seen(), Seen(), Seen()
+    more = ["--data.workers", workers, "--trainer.max_steps", "10"]
+    train(tiny(*more, out="whole"), watching=[whole])
+    words = tiny(*more, out="stopped")
+    with pytest.raises(KeyboardInterrupt):
+        train(words, watching=[first, StopAt(6)])
+    train(words, watching=[second])
+    assert same(first.batches[:3] + second.batches, whole.batches)  # step 3 was kept
+    assert len(whole.batches) == 10
+    distinct = {bytes((batch * 255).byte().numpy()) for batch in whole.batches}
+    assert len(distinct) == 10  # an epoch is another draw than the one before
+
+
+@pytest.fixture
+def client(store: str) -> MlflowClient:
+    return MlflowClient(store)
+
+
+def test_a_run_leaves_network_checkpoint_config_and_a_complete_record(
+    tiny: Words, tmp_path: Path, client: MlflowClient
+) -> None:
+    trained = train(tiny(gan=True))
+    assert trained.run is not None
+    run = client.get_run(trained.run.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.init_args.arch_args.features"] == "8"
+    assert run.data.params["data.batch_size"] == "2"
+    assert run.data.params["trainer.max_steps"] == "7"
+    assert run.data.tags["world_size"] == "1"
+    assert len(run.data.tags["shards.digest"]) == 64
+    for metric in ("train/loss", "train/loss_d", "train/gan", "train/learning_rate"):
+        assert [step for step, _ in trained.run.history(metric)] == list(range(7)), metric
+    scores = trained.run.history("val/psnr_y")
+    assert [step for step, _ in scores] == [3, 7]  # the end of the epoch, and of the run
+    assert trained.metrics["val/psnr_y"] == pytest.approx(scores[-1][1])
+    assert trained.run.history("train/images_seen")[-1] == (6, 14.0)
+    names = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"config.yaml", "model", "images"} <= names
+    provenance = read_provenance(trained.net)
+    assert provenance["steps"] == 7
+    assert provenance["mlflow_run"] == run.info.run_id
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["data"]["crop"] == 32
+    assert config["trainer"]["log_every_n_steps"] == 1
+
+
+def test_the_exported_network_is_the_average(tiny: Words, tmp_path: Path) -> None:
+    setup = configured(tiny())
+    trained = fit(setup)
+    assert trained is not None
+    exported = load_net(trained.net).state_dict()
+    assert same(dict(exported), dict(setup.model.averaged.state_dict()))
+    assert not same(dict(exported), dict(setup.model.net.state_dict()))
+
+
+def test_a_resumed_run_goes_on_in_the_same_mlflow_run(tiny: Words, client: MlflowClient) -> None:
+    first = train(tiny("--trainer.max_steps", "3"))
+    second = train(tiny())
+    assert first.run is not None
+    assert second.run is not None
+    assert first.run.run_id == second.run.run_id
+    assert [step for step, _ in second.run.history("train/loss")] == list(range(7))
+    params = client.get_run(second.run.run_id).data.params
+    assert params["trainer.max_steps"] == "3"  # MLflow's parameters cannot change
+
+
+def test_a_finished_run_started_again_trains_no_more_and_still_tells_its_scores(
+    tiny: Words,
+) -> None:
+    first, again = train(tiny()), train(tiny())
+    assert again.metrics["val/psnr_y"] == pytest.approx(first.metrics["val/psnr_y"])
+    assert read_provenance(again.net)["steps"] == 7
+
+
+def test_an_interrupted_run_is_killed_and_a_broken_one_failed_in_mlflow(
+    tiny: Words, tmp_path: Path, client: MlflowClient
+) -> None:
+    class Break(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            raise RuntimeError("broken")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(out="killed"), watching=[StopAt(2)])
+    with pytest.raises(RuntimeError, match="broken"):
+        train(tiny(out="failed"), watching=[Break()])
+    for name in ("killed", "failed"):
+        run_id = json.loads((tmp_path / name / "run.json").read_text())["run_id"]
+        assert client.get_run(run_id).info.status == name.upper()
+
+
+def test_resume_never_refuses_a_folder_that_holds_a_run(tiny: Words) -> None:
+    train(tiny("--trainer.max_steps", "1", "--run.resume", "never"))
+    with pytest.raises(FileExistsError, match=r"last\.ckpt exists; go on with --run\.resume auto"):
+        train(tiny("--run.resume", "never"))
+    with pytest.raises(ValueError, match="'maybe'; choose from auto, never"):
+        train(tiny("--run.resume", "maybe"))
+
+
+def test_validate_scores_every_picture_of_the_last_checkpoint(tiny: Words) -> None:
+    trained = train(tiny())
+    scores = validate(configured(tiny()))
+    assert scores["val/psnr_y"] == pytest.approx(trained.metrics["val/psnr_y"])
+    with pytest.raises(FileNotFoundError, match="train first, or name the run's folder"):
+        validate(configured(tiny(out="nowhere")))
+
+
+def test_bf16_training_gives_finite_weights(tiny: Words) -> None:
+    setup = configured(tiny("--trainer.precision", "bf16-mixed", gan=True))
+    fit(setup)
+    tensors = setup.model.state_dict().values()
+    assert all(tensor.isfinite().all() for tensor in tensors)
+
+
+def test_settings_come_from_the_default_file_then_each_config_then_the_words(
+    tiny: Words, tmp_path: Path
+) -> None:
+    later = tmp_path / "later.yaml"
+    later.write_text("data: {batch_size: 3, crop: 64}")
+    setup = configured(tiny("--config", str(later), "--data.crop", "16"))
+    assert setup.data.batch_size == 3
+    assert setup.data.crop == 16
+    assert setup.config["data"]["shuffle_buffer"] == 4
+    assert setup.config["trainer"]["benchmark"] is True  # of conf/default.yaml alone
+    assert setup.data.scale == setup.model.net.scale == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.batch_sise", "2"], r"did you mean 'data\.batch_size'"),
+        (["--trainer.max_step", "2"], r"did you mean 'trainer\.max_steps'"),
+        (["--data.batch_size", "many"], r"data\.batch_size.*many"),
+        (["--model.init_args.arch", "srresnt"], r"did you mean 'srresnet'"),
+        (["--model.init_args.loss", "l3"], "unknown pixel loss 'l3'"),
+        (["--model.init_args.init_from", "nowhere.safetensors"], "no weights at nowhere"),
+        (["--data.crop", "30"], "data.crop 30 is not a multiple of the scale 4"),
+    ],
+)
+def test_a_wrong_word_is_one_sentence_with_the_nearest_right_one(
+    tiny: Words, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    status = cli.main(["train", *tiny(*words)])
+    said = capsys.readouterr().err.strip().splitlines()
+    assert status == 2
+    assert len(said) == 1
+    assert said[0].startswith("srdet train: error: ")
+    assert re.search(message, said[0]), said
+
+
+def test_a_misspelt_key_in_a_file_names_the_nearest_right_one(tiny: Words, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("data: {bach_size: 4}")
+    with pytest.raises(ValueError, match=r"did you mean 'data\.batch_size'"):
+        configured(tiny("--config", str(wrong)))
+
+
+def test_the_config_that_a_run_leaves_can_be_trained_on(tiny: Words, tmp_path: Path) -> None:
+    first = train(tiny(out="first"))
+    config = str(tmp_path / "first" / "config.yaml")
+    second = train(["--config", config, "--run.out", str(tmp_path / "second")])
+    assert same(load_net(first.net).state_dict(), load_net(second.net).state_dict())
+
+
+def test_a_shard_folder_that_is_none_is_one_clear_error(
+    tiny: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", *tiny("--data.shards", str(tmp_path))]) == 2
+    assert "write them with: srdet shards" in capsys.readouterr().err
+
+
+def test_the_command_trains_and_tells_where_everything_is(
+    tiny: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "fit", *tiny("--trainer.max_steps", "1")]) == 0
+    said = capsys.readouterr().err.replace("\n", "")
+    assert str(tmp_path / "run" / "net.safetensors") in said
+    assert "val/psnr_y" in said
+    assert "mlflow ui --backend-store-uri" in said
+    assert cli.main(["train", "validate", *tiny()]) == 0

@@ -1,0 +1,82 @@
+"""The index is read, or refused with its place and the cure."""
+
+import json
+import shutil
+
+import pytest
+
+from pipeline.index import INDEX, load_index, read_index
+
+
+@pytest.fixture
+def copied(numbered_shards, tmp_path):
+    """Shards that a test may damage."""
+    return shutil.copytree(numbered_shards, tmp_path / "shards")
+
+
+def test_the_index_of_a_folder_is_read(numbered_shards):
+    for place in (str(numbered_shards), f"{numbered_shards}/"):
+        index = load_index(place)
+        assert index.splits["train"].samples == 18
+        assert index.splits["val"].samples == 6
+
+
+def test_the_digest_names_the_shards(copied):
+    digest = load_index(str(copied)).digest()
+    text = (copied / INDEX).read_text()
+    first = json.loads(text)["splits"]["train"]["shards"][0]["sha256"]
+    (copied / INDEX).write_text(text.replace(first, "0" * 64))
+    assert load_index(str(copied)).digest() != digest
+
+
+def test_a_folder_without_shards_says_how_to_write_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no shards in .*srdet shards --images PICTURES"):
+        load_index(str(tmp_path / "none"))
+
+
+def test_a_file_in_place_of_the_folder_says_the_same(numbered_shards):
+    with pytest.raises(FileNotFoundError, match="no shards in"):
+        load_index(str(numbered_shards / INDEX))
+
+
+NO_SHARDS = {"pictures": 1, "samples": 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", "null", "3", "{}", "\x00\xff"),
+        *('{"format": 1}', '{"format": 1, "splits": 3}'),
+        json.dumps({"format": 1, "splits": {"train": NO_SHARDS}}),
+        json.dumps({"format": 1, "splits": {"train": {**NO_SHARDS, "shards": [{}]}}}),
+    ],
+)
+def test_a_damaged_index_is_named_with_the_cure(content):
+    with pytest.raises(ValueError, match=r"^here is not a shard index .*srdet shards"):
+        read_index(content, where="here")
+
+
+def test_an_index_that_is_not_text_is_named_with_the_cure(copied):
+    (copied / INDEX).write_bytes(bytes(range(128, 256)))
+    with pytest.raises(ValueError, match=r"index\.json is not a shard index .*srdet shards"):
+        load_index(str(copied))
+
+
+def test_another_format_is_refused_whatever_it_holds():
+    with pytest.raises(ValueError, match=r"here has format 2, this version reads 1; write"):
+        read_index('{"format": 2, "parts": []}', where="here")
+
+
+def test_a_missing_shard_is_named(copied):
+    (copied / "train-000001.tar").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train-000001\.tar is missing; copy it again"):
+        load_index(str(copied))
+
+
+def test_a_shard_that_is_cut_short_is_named(copied):
+    shard = copied / "val-000000.tar"
+    size = shard.stat().st_size
+    shard.write_bytes(shard.read_bytes()[:-1])
+    said = rf"val-000000\.tar has {size - 1} bytes, the index says {size}.*copy it again"
+    with pytest.raises(ValueError, match=said):
+        load_index(str(copied))
