@@ -17,7 +17,7 @@ from detection.detectors import save_detector
 from detection.families import build_model
 from detection.finetune import DetectionCrops, DetectorTraining, collate
 from pipeline import tracking
-from pipeline.launch import best_precision
+from pipeline.launch import best_precision, cores_shared_with
 from pipeline.pictures import read_picture
 from pipeline.progress import bar, console
 from pipeline.study import load_pictures
@@ -93,7 +93,8 @@ def train_detector(
             enable_progress_bar=False,
             callbacks=show("training the detector"),
         )
-        trainer.fit(training, loader)
+        with cores_shared_with(workers):
+            trainer.fit(training, loader)
         loss = float(trainer.callback_metrics["train/loss"])
         path = out / DETECTOR
         out.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,9 @@ from pathlib import Path
 class NoSpaceError(OSError):
     """The disk filled up while something was written; what stood there before is untouched."""
 
+    def __str__(self) -> str:
+        return str(self.strerror)  # without the number, which says nothing to people
+
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:

@@ -193,8 +193,9 @@ class _Writer:
         if error is None:
             self._finish()
         elif self._buffer is not None:
-            with contextlib.suppress(OSError):  # on a full disk, closing fails once more
-                self._buffer.close()
+            for opened in (self._tar, self._buffer):
+                with contextlib.suppress(OSError):  # on a full disk, closing fails once more
+                    opened.close()
 
     def write(self, key: str, png: bytes, meta: dict[str, Any]) -> None:
         if self._buffer is None:

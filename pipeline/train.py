@@ -24,7 +24,7 @@ from pipeline import tracking
 from pipeline.addresses import open_command, without_credentials
 from pipeline.data import ShardData
 from pipeline.files import atomic_file
-from pipeline.launch import check_world, trainer_world, world_of
+from pipeline.launch import check_world, cores_shared_with, trainer_world, world_of
 from pipeline.options import Parser, UsageError
 from pipeline.progress import console
 from pipeline.resume import LAST, KeepLast, fit_or_stop, resume_point
@@ -219,7 +219,8 @@ def fit(
 
 def _train(setup: Setup, checkpoint: str | None) -> None:
     """Every rank's part: training, and scores of the very weights that leave the run."""
-    fit_or_stop(setup.trainer, setup.model, setup.data, checkpoint=checkpoint)
+    with cores_shared_with(setup.data.workers):
+        fit_or_stop(setup.trainer, setup.model, setup.data, checkpoint=checkpoint)
     if setup.model.validated_at != setup.trainer.global_step:
         setup.trainer.validate(setup.model, datamodule=setup.data, verbose=False)
 

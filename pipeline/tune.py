@@ -46,10 +46,10 @@ def main(words: list[str]) -> None:
 
 def tune(
     train: list[Path],
-    space: dict[str, dict[str, list[float | int | str]]],
+    space: dict[str, dict[str, list[int | float | str]]],
     *,
     shards: Path,
-    fixed: dict[str, float | int | str] | None = None,
+    fixed: dict[str, int | float | str] | None = None,
     out: Path = Path("runs/tune"),
     metric: str = "val/psnr_y",
     mode: Literal["max", "min"] = "max",
@@ -191,7 +191,8 @@ def _conclude(
 ) -> Swept:
     """The table of trials, and the best one's config."""
     if results.num_errors == len(results):
-        raise ValueError(f"every trial failed; the first said: {results.errors[0]}")
+        said = str(results.errors[0]).strip().splitlines()[-1]
+        raise ValueError(f"every trial failed; the first said: {said}")
     rows = [_row(result, space, metric) for result in results]
     rows.sort(key=lambda row: (row[metric] is None, -row[metric] if mode == "max" else row[metric]))
     run.table(rows, "trials.json")

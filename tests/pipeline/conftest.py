@@ -1,7 +1,8 @@
 """Small real things that the tests of this room share: shards, a store, the words of a tiny run."""
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,18 @@ def numbered_shards(tmp_path_factory: pytest.TempPathFactory, paint_noise) -> Pa
         paint_noise(folder / "pictures" / f"{number:02d}.png", number=number)
     write_shards([folder / "pictures"], folder / "shards", cut=0, val=0.25, shard_mb=0.001)
     return folder / "shards"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.fixture(scope="session")

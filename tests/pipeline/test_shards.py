@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections import Counter
 from dataclasses import asdict
@@ -342,6 +344,24 @@ def test_a_stop_in_the_middle_leaves_the_old_set_whole(pictures, tmp_path, monke
         shards([pictures], out, cut=32, step=16, shard_mb=0.001, overwrite=True)
     assert _bytes(out) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "pictures"]
+
+
+def test_a_full_disk_is_told_in_one_line(pictures, tmp_path, small_disk):
+    words = f"shards --images {pictures} --out {small_disk / 'set'} --cut 32 --step 16"
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words.split()],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if line != "writing shards ..."]
+    assert len(said) == 1
+    assert said[0].startswith(
+        f"srdet shards: error: no room on disk while writing {small_disk}/set ("
+    )
+    assert list(small_disk.iterdir()) == []
 
 
 def test_the_command_takes_the_same_options(pictures, tmp_path, capsys):

@@ -13,7 +13,7 @@ from sr_module.regression import Regression
 from sr_module.resize import imresize
 
 # Everything that the other rooms need and this one does not.
-FOREIGN = "mlflow ray webdataset pycocotools spandrel jsonargparse onnxruntime matplotlib"
+FOREIGN = "mlflow ray webdataset pycocotools spandrel jsonargparse"
 
 LEARN = """
 import sys
@@ -40,7 +40,7 @@ from sr_module.resize import imresize
 torch.set_num_threads(2)
 pl.seed_everything(0)
 coarse = (torch.rand(8, 3, 8, 8) > 0.5).float()
-hr = F.interpolate(coarse, scale_factor=6, mode="nearest")  # edges: bicubic blurs them
+hr = F.interpolate(coarse, scale_factor=4, mode="nearest")  # edges: bicubic blurs them
 lr = imresize(hr, 0.5)
 model = Regression(
     "msrresnet", scale=2, arch_args={{"features": 16, "blocks": 2}}, ema_decay=0.8,
@@ -64,8 +64,10 @@ def test_alone_and_from_tensors_it_learns_in_60_steps_what_bicubic_cannot():
     assert trained > bicubic + 1  # dB
 
 
-@pytest.mark.parametrize("loss", ["l1", "l2", "charbonnier"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    ("loss", "precision"),
+    [("l1", "bf16-mixed"), ("l1", "32-true"), ("l2", "32-true"), ("charbonnier", "32-true")],
+)
 def test_the_loss_falls_and_stays_finite_in_both_precisions(loss, precision):
     losses = []
 
@@ -79,13 +81,13 @@ def test_the_loss_falls_and_stays_finite_in_both_precisions(loss, precision):
         optimisation=Optimisation(learning_rate=3e-3),
     )  # fmt: skip
     trainer = pl.Trainer(
-        max_steps=25, accelerator="cpu", devices=1, precision=precision, logger=False,
+        max_steps=16, accelerator="cpu", devices=1, precision=precision, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[Note()],
     )  # fmt: skip
     trainer.fit(model, DataLoader(TensorDataset(imresize(hr, 0.25), hr), 2))
-    assert len(losses) == 25
-    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
+    assert len(losses) == 16
+    assert max(losses[-3:]) < min(losses[:3])
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
 

@@ -1,0 +1,239 @@
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from sr_module.adversarial import Adversarial, Perceptual
+from sr_module.optimisation import Optimisation
+from sr_module.resize import imresize
+
+TINY = {"features": 8, "blocks": 1}
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Random weights for VGG19's first two convolutions, in torchvision's convention."""
+    draw = torch.Generator().manual_seed(0)
+    tensors = {}
+    for index, inputs in ((0, 3), (2, 64)):
+        tensors[f"features.{index}.weight"] = torch.randn(64, inputs, 3, 3, generator=draw) / 20
+        tensors[f"features.{index}.bias"] = torch.zeros(64)
+    path = tmp_path_factory.mktemp("vgg") / "vgg19.safetensors"
+    save_file(tensors, path)
+    return str(path)
+
+
+def model(**settings) -> Adversarial:
+    return Adversarial(
+        "msrresnet", arch_args=TINY, discriminator_args={"features": 4},
+        optimisation=Optimisation(learning_rate=1e-3),
+        discriminator_optimisation=Optimisation(learning_rate=1e-3),
+        **settings,
+    )  # fmt: skip
+
+
+def run(adversarial: Adversarial, steps: int, *callbacks: pl.Callback, **settings) -> pl.Trainer:
+    hr = F.interpolate(torch.rand(6, 3, 8, 8), scale_factor=4)
+    trainer = pl.Trainer(
+        max_steps=steps, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
+        **settings,
+    )  # fmt: skip
+    trainer.fit(adversarial, DataLoader(TensorDataset(imresize(hr, 0.25), hr), 2))
+    return trainer
+
+
+class Watch(pl.Callback):
+    """What is logged, step by step."""
+
+    def __init__(self) -> None:
+        self.logged: list[dict[str, float]] = []
+        self.steps: list[int] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self.logged.append({key: float(v) for key, v in trainer.callback_metrics.items()})
+        self.steps.append(trainer.global_step)
+
+
+def copy_of(module: nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def changed(before: dict[str, Tensor], module: nn.Module) -> set[str]:
+    return {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
+
+
+def learned(before: dict[str, Tensor], module: nn.Module) -> bool:
+    """Whether any parameter moved; buffers, such as those of spectral norm, may."""
+    return any(name in changed(before, module) for name, _ in module.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("gan", "precision"), [("vanilla", "32-true"), ("ragan", "32-true"), ("ragan", "bf16-mixed")]
+)
+def test_both_networks_and_the_average_learn_and_stay_finite(gan, precision):
+    adversarial = model(gan=gan)
+    parts = (adversarial.net, adversarial.averaged, adversarial.discriminator)
+    before = [copy_of(part) for part in parts]
+    run(adversarial, 2, precision=precision)
+    for old, part in zip(before, parts, strict=True):
+        # The relativistic loss looks at differences of logits, so their last bias cancels.
+        assert changed(old, part) >= {name for name, _ in part.named_parameters()} - {"conv9.bias"}
+        assert all(tensor.isfinite().all() for tensor in part.state_dict().values())
+
+
+def test_batches_are_steps_though_two_optimisers_step():
+    watch = Watch()
+    trainer = run(model(), 5, watch)
+    assert watch.steps == [1, 2, 3, 4, 5]
+    assert trainer.global_step == 5
+    for optimizer in trainer.optimizers:
+        assert {float(s["step"]) for s in optimizer.state.values()} == {5.0}
+
+
+def test_the_discriminator_is_frozen_in_the_generators_step_and_learns_in_its_own():
+    seen = []
+
+    class Spy(Adversarial):
+        def _step(self, optimizer, loss):
+            before = [copy_of(self.net), copy_of(self.discriminator)]
+            frozen = not any(p.requires_grad for p in self.discriminator.parameters())
+            super()._step(optimizer, loss)
+            moved = [learned(before[0], self.net), learned(before[1], self.discriminator)]
+            clean = all(p.grad is None for p in self.discriminator.parameters())
+            seen.append((frozen, *moved, clean))
+
+    spy = Spy("msrresnet", arch_args=TINY, discriminator_args={"features": 4})
+    run(spy, 2)
+    generator, discriminator = (True, True, False, True), (False, False, True, True)
+    assert seen == [generator, discriminator] * 2
+    assert all(p.requires_grad for p in spy.discriminator.parameters())
+
+
+def test_the_discriminator_tells_true_from_made_better_with_every_step():
+    watch = Watch()
+    adversarial = Adversarial(
+        "msrresnet", arch_args=TINY, discriminator_args={"features": 4}, gan="vanilla",
+        optimisation=Optimisation(learning_rate=1e-6),  # the generator stands nearly still
+        discriminator_optimisation=Optimisation(learning_rate=3e-3),
+    )  # fmt: skip
+    run(adversarial, 6, watch)
+    gaps = [row["train/real"] - row["train/fake"] for row in watch.logged]
+    assert gaps[-1] > gaps[0]
+    assert watch.logged[-1]["train/loss_d"] < watch.logged[0]["train/loss_d"]
+
+
+@pytest.mark.parametrize("gan", ["vanilla", "ragan"])
+def test_the_generators_loss_is_the_weighted_sum_of_its_parts(vgg, gan):
+    watch = Watch()
+    perceptual = Perceptual(layers={"conv1_1": 0.5, "conv1_2": 1.0}, weights=vgg)
+    weights = {"pixel_weight": 0.3, "perceptual_weight": 2.0, "gan_weight": 0.1}
+    run(model(gan=gan, perceptual=perceptual, **weights), 2, watch)
+    for row in watch.logged:
+        parts = 0.3 * row["train/pixel"] + 2 * row["train/perceptual"] + 0.1 * row["train/gan"]
+        assert row["train/loss"] == pytest.approx(parts, rel=1e-5)
+        assert min(row["train/pixel"], row["train/perceptual"], row["train/gan"]) > 0
+
+
+def test_the_perceptual_network_is_frozen_and_out_of_checkpoints(vgg):
+    adversarial = model(perceptual=Perceptual(layers={"conv1_2": 1.0}, weights=vgg))
+    before = {name: p.clone() for name, p in adversarial.perceptual.named_parameters()}
+    run(adversarial, 2)
+    for name, parameter in adversarial.perceptual.named_parameters():
+        assert torch.equal(parameter, before[name])
+    assert not [key for key in adversarial.state_dict() if "perceptual" in key]
+
+
+def test_warm_up_leaves_the_gan_term_out_while_the_discriminator_learns():
+    watch = Watch()
+    adversarial = model(warmup_steps=2)
+    before = copy_of(adversarial.discriminator)
+    run(adversarial, 2, watch)
+    assert all("train/gan" not in row for row in watch.logged)
+    assert changed(before, adversarial.discriminator)
+    late = Watch()
+    run(model(warmup_steps=2), 3, late)
+    assert ["train/gan" in row for row in late.logged] == [False, False, True]
+
+
+def test_clipping_bounds_the_gradients_of_both_networks():
+    norms = []
+
+    class Norms(Adversarial):
+        def _step(self, optimizer, loss):
+            step = optimizer.optimizer.step
+
+            def spy(*args, **kwargs):
+                found = [p.grad for g in optimizer.optimizer.param_groups for p in g["params"]]
+                norms.append(float(torch.nn.utils.get_total_norm(found)))
+                return step(*args, **kwargs)
+
+            optimizer.optimizer.step = spy
+            super()._step(optimizer, loss)
+            optimizer.optimizer.step = step
+
+    def measured(clip_norm: float | None) -> list[float]:
+        norms.clear()
+        settings = {"arch_args": TINY, "discriminator_args": {"features": 4}}
+        run(Norms("msrresnet", clip_norm=clip_norm, pixel_weight=1.0, **settings), 2)
+        return list(norms)
+
+    free = measured(None)
+    clipped = measured(1e-3)
+    assert len(free) == len(clipped) == 4
+    assert min(free) > 1e-3
+    assert max(clipped) <= 1e-3 * (1 + 1e-4)
+
+
+def test_each_network_has_its_own_schedule():
+    adversarial = Adversarial(
+        "msrresnet", arch_args=TINY, discriminator_args={"features": 4},
+        optimisation=Optimisation(learning_rate=1e-3, milestones=[2], gamma=0.1),
+        discriminator_optimisation=Optimisation(learning_rate=4e-3, milestones=[3], gamma=0.5),
+    )  # fmt: skip
+    trainer = run(adversarial, 3)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers]
+    assert rates == pytest.approx([1e-4, 2e-3])
+
+
+def test_the_vgg_style_discriminator_trains_on_its_crop_size():
+    adversarial = Adversarial(
+        "msrresnet", arch_args=TINY, gan="vanilla", discriminator="srgan",
+        discriminator_args={"crop": 32},
+    )  # fmt: skip
+    before = copy_of(adversarial.discriminator)
+    run(adversarial, 1)
+    assert changed(before, adversarial.discriminator)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gan": "ragn"}, "unknown adversarial loss 'ragn'; did you mean 'ragan'"),
+        ({"discriminator": "unett"}, "unknown discriminator 'unett'; did you mean 'unet'"),
+        ({"perceptual": Perceptual(weights="nowhere")}, "no VGG19 weights at nowhere"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(settings, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        Adversarial("msrresnet", arch_args=TINY, **settings)
+
+
+def test_everything_of_a_gan_run_is_in_a_checkpoint_and_comes_back(tmp_path: Path):
+    adversarial = model()
+    run(adversarial, 2).save_checkpoint(tmp_path / "last.ckpt")
+    other = model()
+    resumed = pl.Trainer(max_steps=2, accelerator="cpu", devices=1, barebones=True)
+    hr = torch.rand(2, 3, 32, 32)
+    data = DataLoader(TensorDataset(imresize(hr, 0.25), hr), 2)
+    resumed.fit(other, data, ckpt_path=tmp_path / "last.ckpt")  # nothing left to do
+    assert not changed(copy_of(adversarial), other)
+    assert resumed.global_step == 2
+    assert len(resumed.optimizers) == 2
+    for optimizer in resumed.optimizers:
+        assert {float(s["step"]) for s in optimizer.state.values()} == {2.0}
