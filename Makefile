@@ -29,7 +29,7 @@ demo: install
 	$(BIN)/srdet demo
 
 test: install
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: install
 	$(BIN)/python -m pytest -m "slow and not gpu"

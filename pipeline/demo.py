@@ -75,7 +75,7 @@ def demo(
         with _step(4, "detector"):
             detector = train_detector(
                 [train / "annotations.json"], [train / "images"], out / "detector",
-                experiment=EXPERIMENT, parent=run, **sizes["detector"],
+                name="4 detector", experiment=EXPERIMENT, parent=run, **sizes["detector"],
             )  # fmt: skip
         with _step(5, "study"):
             result = _study(
@@ -84,6 +84,13 @@ def demo(
             )  # fmt: skip
         run.artifact(result.report)
         run.tags({"mlflow.note.content": result.verdict})
+        run.metrics(
+            {
+                f"gain/{gain.arm}/AP": gain.difference
+                for gain in result.findings.gains
+                if gain.metric == "AP"
+            }
+        )
     _tell(result, out, uri, seconds=time.perf_counter() - started)
     if open_report:
         webbrowser.open(result.report.as_uri())
@@ -141,7 +148,7 @@ def _study(
         [scenes / "annotations.json"], [scenes / "images"], str(detector),
         arms=arms, out=out / "study", title="Does super-resolution help? The srdet demo",
         scale=sizes["scale"], geometry=Geometry(**sizes["geometry"]), resamples=sizes["resamples"],
-        experiment=EXPERIMENT, parent=parent, training=curves,
+        name="5 study", experiment=EXPERIMENT, parent=parent, training=curves,
     )  # fmt: skip
 
 

@@ -92,6 +92,7 @@ def detect(
     batch_size: int = 16,
     resamples: int = 1000,
     seed: int = 0,
+    name: str | None = None,
     experiment: str = "srdet detect",
     parent: Run | None = None,
     training: list[CurveView] | None = None,
@@ -115,6 +116,7 @@ def detect(
         batch_size: windows enlarged at once.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        name: how the run is called in MLflow; the out folder's name without it.
         experiment: MLflow experiment.
         parent: run under which this one is shown.
         training: training curves to show in the report.
@@ -144,17 +146,17 @@ def detect(
         "pictures": len(pictures.truth.images), "resamples": resamples, "seed": seed,
         "precision": "bf16" if bf16 else "fp32", "device": device,
     }  # fmt: skip
-    with tracking.start(experiment, f"study {out.name}", parent=parent) as run:
+    with tracking.start(experiment, name or out.name, parent=parent) as run:
         run.params(settings)
         full = find_in_full(pictures, find)
         plan = plan_windows(pictures, geometry, full)
         plan.save(out / "windows.json")
         done = []
-        for name, spec in specs.items():
-            with tracking.start(experiment, f"arm {name}", parent=run) as child:
+        for arm_name, spec in specs.items():
+            with tracking.start(experiment, f"arm {arm_name}", parent=run) as child:
                 arm = run_arm(
-                    name, spec, pictures=pictures, plan=plan, geometry=geometry, full=full,
-                    upscaler=upscalers[name], detector=find, batch_size=batch_size,
+                    arm_name, spec, pictures=pictures, plan=plan, geometry=geometry, full=full,
+                    upscaler=upscalers[arm_name], detector=find, batch_size=batch_size,
                 )  # fmt: skip
                 _log_arm(child, arm, out)
                 done.append(arm)

@@ -48,6 +48,7 @@ def train_detector(
     learning_rate: float = 2e-3,
     workers: int = 2,
     seed: int = 0,
+    name: str | None = None,
     experiment: str = "srdet detector",
     parent: Run | None = None,
 ) -> DetectorTrained:
@@ -64,6 +65,7 @@ def train_detector(
         learning_rate: at the peak of its one cycle.
         workers: processes that cut crops.
         seed: of weights and crops.
+        name: how the run is called in MLflow; the architecture without it.
         experiment: MLflow experiment.
         parent: run under which this one is shown.
 
@@ -81,7 +83,7 @@ def train_detector(
     training = DetectorTraining(model, learning_rate=learning_rate)
     loader = DataLoader(crops, batch_size, num_workers=workers, collate_fn=collate)
     started = time.perf_counter()
-    with tracking.start(experiment, f"detector {architecture}", parent=parent) as run:
+    with tracking.start(experiment, name or architecture, parent=parent) as run:
         run.params(settings)
         trainer = pl.Trainer(
             max_steps=steps,

@@ -173,8 +173,8 @@ def _named_like(path: Path, folder: Path) -> Path:
 def _score(name: str, made: Tensor, truth: Tensor, protocol: Protocol, seconds: float) -> Score:
     if made.shape != truth.shape:
         raise ValueError(
-            f"{name}: the picture to score is {_size(made)}, the high-resolution one {_size(truth)}; "
-            "they must be equal (after cropping hr to a multiple of the scale)"
+            f"{name}: the picture to score is {_size(made)}, the high-resolution one "
+            f"{_size(truth)}; they must be equal (after cropping hr to a multiple of the scale)"
         )
     pixels = truth.shape[-1] * truth.shape[-2] / 1e6
     return Score(

@@ -133,6 +133,7 @@ class Run:
 
     def close(self, status: str) -> None:
         """Ends the run as FINISHED, FAILED or KILLED."""
+        _silent_until.pop(self.uri, None)  # once more, or it would seem to run for ever
         self._send("the end", lambda: self.client.set_terminated(self.run_id, status))
 
     def _send(self, what: str, call: Callable[[], object]) -> None:
@@ -217,7 +218,9 @@ def _new_experiment(uri: str, name: str) -> str:
     if uri.startswith("sqlite:///"):
         folder = Path(uri.removeprefix("sqlite:///")).resolve().parent
         place = (folder / "mlartifacts").as_uri()
-    experiment_id: str = _client(uri).create_experiment(name, artifact_location=place)
+    # Without its kind the UI opens an experiment as one of chat agents, with an empty page.
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    experiment_id: str = _client(uri).create_experiment(name, place, tags=kind)
     return experiment_id
 
 

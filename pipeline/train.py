@@ -85,6 +85,8 @@ class TrainCLI(LightningCLI):
         parser.add_class_arguments(RunSettings, "run")
         parser.link_arguments("model.init_args.scale", "data.scale")
         parser.link_arguments("run.log_every", "trainer.log_every_n_steps")
+        # Where SLURM stops a job, Lightning leaves its checkpoint there, and later looks for it.
+        parser.link_arguments("run.out", "trainer.default_root_dir", compute_fn=str)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
         """The trainer, in the launcher's world, with neither logger nor callbacks yet."""

@@ -222,5 +222,5 @@ def _print(rows: list[dict[str, Any]], metric: str) -> None:
     for key in rows[0]:
         table.add_column(key, justify="left" if key == "trial" else "right")
     for row in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+        table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
     Console().print(table)

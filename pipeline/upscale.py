@@ -57,11 +57,9 @@ def upscale(
         ValueError: nothing could be read, or two results would have one name.
     """
     upscaler = open_upscaler(model, scale=scale, precision=precision, tile=tile)
-    paths = list(dict.fromkeys(find_pictures(pictures)))
-    bases = [path if path.is_dir() else path.parent for path in pictures]
-    places = _places(paths, bases, out, suffix)
+    places = _places(pictures, out, suffix)
     written = 0
-    with bar(f"enlarging {upscaler.scale} times", len(paths)) as advance:
+    with bar(f"enlarging {upscaler.scale} times", len(places)) as advance:
         for path, place in places.items():
             try:
                 lr = to_float(read_picture(path, max_pixels=max_pixels))[None]
@@ -74,29 +72,35 @@ def upscale(
             written += 1
     if not written:
         raise ValueError(
-            f"none of {len(paths)} pictures could be read; nothing was written to {out}"
+            f"none of {len(places)} pictures could be read; nothing was written to {out}"
         )
-    console.print(f"{written} of {len(paths)} pictures written to {out}", highlight=False)
+    console.print(f"{written} of {len(places)} pictures written to {out}", highlight=False)
     return written
 
 
-def _places(paths: list[Path], bases: list[Path], out: Path, suffix: str) -> dict[Path, Path]:
-    """Where each picture goes; two in one place, or one in its own, would be lost."""
-    places = {path: out / _place(path, bases, suffix) for path in paths}
+def _places(pictures: list[Path], out: Path, suffix: str) -> dict[Path, Path]:
+    """Each picture and where it goes: its place below the folder it was found in.
+
+    Raises:
+        ValueError: two results in one place, or one over its own source.
+    """
+    places: dict[Path, Path] = {}
     taken: dict[Path, Path] = {}
-    for path, place in places.items():
-        other = taken.setdefault(place, path)
-        if other != path or place.resolve() == path.resolve():
-            whose = "itself" if other == path else str(other)
-            raise ValueError(
-                f"{path} would be written over {whose} ({place}); choose another --out, or enlarge "
-                "the folders one by one"
-            )
+    for given in pictures:
+        base = given if given.is_dir() else given.parent
+        for path in find_pictures([given]):
+            named = path.relative_to(base)
+            place = out / (named if suffix == "same" else named.with_suffix(f".{suffix}"))
+            if path not in places:
+                _refuse_loss(path, place, taken.setdefault(place, path))
+                places[path] = place
     return places
 
 
-def _place(path: Path, bases: list[Path], suffix: str) -> Path:
-    """Where a picture goes below ``out``: its place below the folder it was found in."""
-    base = next(base for base in bases if path.is_relative_to(base))
-    place = path.relative_to(base)
-    return place if suffix == "same" else place.with_suffix(f".{suffix}")
+def _refuse_loss(path: Path, place: Path, taken_by: Path) -> None:
+    if taken_by != path or place.resolve() == path.resolve():
+        whose = "itself" if taken_by == path else str(taken_by)
+        raise ValueError(
+            f"{path} would be written over {whose} ({place}); choose another --out, or enlarge the "
+            "folders one by one"
+        )

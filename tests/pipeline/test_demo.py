@@ -51,7 +51,7 @@ def test_all_its_runs_are_nested_and_finished_in_its_own_store(small):
     experiment = client.get_experiment_by_name("srdet demo")
     runs = client.search_runs([experiment.experiment_id], max_results=100)
     names = [run.info.run_name for run in runs]
-    for name in ("demo", "1 SR network, PSNR stage", "arm sr-gan", "study study"):
+    for name in ("demo", "2 SR network, PSNR stage", "4 detector", "arm sr-gan", "5 study"):
         assert names.count(name) == 2, name  # two demos
     assert {run.info.status for run in runs} == {"FINISHED"}
     roots = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -62,7 +62,7 @@ def test_training_curves_and_pictures_with_steps_are_in_the_store(small):
     client = mlflow.MlflowClient(f"sqlite:///{small / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("srdet demo")
     runs = client.search_runs([experiment.experiment_id])
-    stage = next(run for run in runs if run.info.run_name == "2 SR network, adversarial stage")
+    stage = next(run for run in runs if run.info.run_name == "3 SR network, adversarial stage")
     for metric in ("val/psnr_y", "train/loss", "train/gan", "train/images_per_s"):
         assert client.get_metric_history(stage.info.run_id, metric), metric
     pictures = [item.path for item in client.list_artifacts(stage.info.run_id, "images")]

@@ -65,7 +65,7 @@ def test_a_study_leaves_report_numbers_windows_detections_and_nested_runs(scene)
     for arm in numbers["arms"]:
         json.loads((out / f"detections_{arm}.json").read_text())
 
-    client = mlflow.MlflowClient()
+    client = mlflow.MlflowClient(f"sqlite:///{scene / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("srdet detect")
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}

@@ -1,0 +1,185 @@
+import re
+import threading
+import time
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from mlflow import MlflowClient
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from pipeline.tracking import Run, start
+from pipeline.watch import QUEUE, Bar, Lines, Recorder, Reporter, Throughput, show, strip
+from pipeline.watch import ValidationPictures as Pictures
+from sr_module.regression import Regression
+from sr_module.resize import imresize
+
+
+@pytest.fixture
+def run(store: str):
+    with start("tests watch", "run") as opened:
+        yield opened
+
+
+def model() -> Regression:
+    return Regression("msrresnet", arch_args={"features": 8, "blocks": 1})
+
+
+def data(pictures: int, batch_size: int) -> DataLoader:
+    hr = torch.rand(pictures, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return DataLoader(TensorDataset(imresize(hr, 0.25), hr), batch_size)
+
+
+def fit(steps: int, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
+    trainer = pl.Trainer(
+        max_steps=steps, accelerator="cpu", devices=1, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=1,
+        callbacks=list(callbacks), **{"logger": False, "log_every_n_steps": 1, **settings},
+    )  # fmt: skip
+    trainer.fit(model(), data(4, 2), data(3, 1))
+    return trainer
+
+
+def test_speed_waiting_and_images_seen_are_logged_every_so_many_steps(run):
+    fit(6, Throughput(2), logger=Recorder(run), log_every_n_steps=2)
+    assert [step for step, _ in run.history("train/images_per_s")] == [1, 3, 5]
+    assert run.history("train/images_seen") == [(1, 4), (3, 8), (5, 12)]
+    assert run.history("train/learning_rate")[0][1] == pytest.approx(2e-4)
+    assert all(0 <= share <= 1 for _, share in run.history("train/data_wait"))
+    assert all(speed > 0 for _, speed in run.history("train/images_per_s"))
+
+
+def test_a_short_epoch_does_not_hide_the_speed(run):
+    fit(6, Throughput(3), logger=Recorder(run), log_every_n_steps=3)  # two steps an epoch
+    assert run.history("train/images_seen") == [(2, 6), (5, 12)]
+
+
+def test_images_seen_survive_a_resume():
+    counted = Throughput(1)
+    fit(2, counted)
+    resumed = Throughput(1)
+    resumed.load_state_dict(counted.state_dict())
+    trainer = fit(1, resumed)
+    assert float(trainer.callback_metrics["train/images_seen"]) == 4 + 2
+
+
+def test_the_first_validation_pictures_are_logged_at_each_validation(run, store):
+    recorder = Recorder(run)
+    fit(4, Pictures(recorder, 2), logger=recorder)
+    names = [item.path for item in MlflowClient(store).list_artifacts(run.run_id, "images")]
+    pictures = {tuple(re.findall(r"validation_(\d)\Wstep\W(\d+)", name)[0]) for name in names}
+    assert pictures == {("0", "2"), ("1", "2"), ("0", "4"), ("1", "4")}
+
+
+def test_a_strip_shows_the_middle_as_lr_bicubic_sr_and_hr():
+    hr = F.interpolate(torch.rand(1, 3, 20, 30), scale_factor=8)  # 160 x 240
+    lr, trained = imresize(hr, 0.25), model().eval()
+    made = strip(trained, lr, hr)
+    assert made.shape == (3, 256, 4 * 256)  # 128 pixels of the middle, twice as large
+    small, bicubic, sr, true = made[:, ::2, ::2].split(128, dim=2)
+    middle = (slice(16, 144), slice(56, 184))
+    torch.testing.assert_close(true, hr[0][:, *middle])
+    torch.testing.assert_close(sr, trained(lr).detach()[0][:, *middle])
+    torch.testing.assert_close(small[:, ::4, ::4], lr[0, :, 4:36, 14:46])
+    torch.testing.assert_close(bicubic[:, 16:-16, 16:-16], imresize(lr, 4)[0][:, 32:128, 72:168])
+
+
+def test_a_strip_of_a_small_or_narrow_picture_is_as_large_as_the_picture():
+    hr = torch.rand(1, 3, 16, 64)
+    assert strip(model(), imresize(hr, 0.25), hr).shape == (3, 32, 4 * 32)
+
+
+class Slow(Run):
+    """A store that takes its time, and notes what comes."""
+
+    came: list[tuple[str, int]]
+    gate: threading.Event
+
+    def metrics(self, values, *, step=0):
+        self.gate.wait()
+        self.came.append((next(iter(values)), step))
+
+
+@pytest.fixture
+def slow() -> Slow:
+    made = Slow("http://nowhere", "1", "2")
+    object.__setattr__(made, "came", [])
+    object.__setattr__(made, "gate", threading.Event())
+    return made
+
+
+def test_a_slow_store_delays_no_step_and_loses_nothing_before_the_end(slow):
+    recorder = Recorder(slow)
+    began = time.perf_counter()
+    for step in range(50):
+        recorder.log_metrics({"loss": 1.0}, step)
+    assert time.perf_counter() - began < 5
+    assert slow.came == []
+    slow.gate.set()
+    recorder.finalize("success")
+    assert slow.came == [("loss", step) for step in range(50)]
+
+
+def test_a_store_that_stands_still_loses_points_not_memory(slow):
+    recorder = Recorder(slow)
+    for step in range(QUEUE + 50):
+        recorder.log_metrics({"loss": 1.0}, step)
+    slow.gate.set()
+    recorder.finalize("success")
+    assert len(slow.came) == QUEUE
+
+
+def test_what_a_store_refuses_is_an_error_unless_another_came_first(slow, monkeypatch):
+    def refuse(self, values, *, step=0):
+        raise ValueError("refused")
+
+    monkeypatch.setattr(Slow, "metrics", refuse)
+    recorder = Recorder(slow)
+    recorder.log_metrics({"loss": 1.0}, 0)
+    recorder.finalize("failed")
+    with pytest.raises(ValueError, match="refused"):
+        recorder.finalize("success")
+
+
+def test_lines_tell_the_scores_of_each_validation_with_its_step(capsys):
+    fit(4, Lines())
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["step 2", "step 4"]
+    assert all("val/psnr_y " in line and "train/loss " in line for line in lines)
+
+
+def test_the_bar_counts_the_steps_of_the_run():
+    bar = Bar("training")
+    fit(4, bar)
+    (task,) = bar._progress.tasks
+    assert (task.completed, task.total) == (4, 4)
+    assert "loss" in task.fields["said"]
+    assert "psnr_y" in task.fields["said"]
+    assert bar._progress.finished
+
+
+def test_the_bar_gives_the_terminal_back_after_an_error():
+    class Break(pl.Callback):
+        def on_train_batch_end(self, *_: object) -> None:
+            raise RuntimeError("broken")
+
+    bar = Bar("training")
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(4, bar, Break())
+    assert not bar._progress.live.is_started
+
+
+def test_a_terminal_gets_a_bar_and_a_log_gets_lines(monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert [type(callback) for callback in show("training")] == [Bar]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    assert [type(callback) for callback in show("training")] == [Lines]
+
+
+def test_every_validation_is_reported_with_its_step_but_not_the_sanity_check():
+    reports: list[dict[str, float]] = []
+    fit(4, Reporter(reports.append))
+    assert [report["step"] for report in reports] == [2, 4]
+    assert all("val/psnr_y" in report for report in reports)

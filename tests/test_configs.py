@@ -1,0 +1,84 @@
+"""Every shipped training recipe goes through the real parser and becomes a run that could start."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from pipeline.data import ShardData
+from pipeline.train import CONF, RunSettings, configured
+
+RECIPES = sorted((CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights of VGG19's first convolution: the recipes would fetch all of them."""
+    path = tmp_path_factory.mktemp("vgg") / "vgg19.safetensors"
+    save_file({"0.weight": torch.zeros(64, 3, 3, 3), "0.bias": torch.zeros(64)}, path)
+    return str(path)
+
+
+def words(recipe: Path, vgg: str, out: Path) -> list[str]:
+    tiny = ["--data.shards", "shards", "--run.out", str(out), "--trainer.accelerator", "cpu"]
+    tiny += ["--trainer.devices", "1", "--trainer.max_steps", "1", "--data.workers", "0"]
+    if "perceptual" in yaml.safe_load(recipe.read_text())["model"]["init_args"]:
+        tiny += ["--model.init_args.perceptual.weights", vgg]
+        tiny += ["--model.init_args.perceptual.layers", '{"conv1_1": 1.0}']
+    return ["--config", str(recipe), *tiny]
+
+
+def test_the_recipes_of_the_papers_are_there():
+    assert {"edsr", "srresnet", "srgan", "esrgan"} <= {path.stem for path in RECIPES}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_becomes_a_run(recipe, vgg, tmp_path):
+    setup = configured(words(recipe, vgg, tmp_path))
+    asked = yaml.safe_load(recipe.read_text())
+    arguments = asked["model"]["init_args"]
+    assert type(setup.model).__name__ == asked["model"]["class_path"]
+    assert setup.model.net.arch == arguments["arch"]
+    assert arguments.get("arch_args", {}).items() <= setup.model.net.arch_args.items()
+    assert setup.data.scale == setup.model.net.scale == arguments["scale"]
+    assert setup.data.crop == asked["data"]["crop"]
+    rate = arguments["optimisation"]["learning_rate"]
+    assert setup.model.optimisation.learning_rate == rate
+    lr = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        assert setup.model(lr).shape == (1, 3, 8 * setup.data.scale, 8 * setup.data.scale)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_its_command_data_hardware_result_and_source(recipe):
+    text = recipe.read_text()
+    for word in ("# Command", "# Data", "# Hardware", "# Expected", "# Source"):
+        assert word in text
+    assert yaml.safe_load(text)["run"]["out"] == f"runs/{recipe.stem}"
+
+
+def test_the_default_file_has_every_run_and_data_setting_once():
+    text = (CONF / "default.yaml").read_text()
+    default = yaml.safe_load(text)
+    of_run = {field.name: field.default for field in dataclasses.fields(RunSettings)}
+    assert default["run"] == {**of_run, "out": str(of_run["out"])}
+    of_data = set(inspect.signature(ShardData).parameters) - {
+        "shards",  # has no default
+        "scale",  # is the network's
+    }
+    assert set(default["data"]) == of_data
+    for section in default.values():
+        for key in section if isinstance(section, dict) else ():
+            assert text.count(f"\n  {key}:") == 1, key
+
+
+def test_the_default_file_explains_its_settings():
+    lines = (CONF / "default.yaml").read_text().splitlines()
+    settings = [line for line in lines if line.startswith("  ")]
+    plain = ("num_nodes", "seed", "out", "experiment")  # say it by their name
+    for line in settings:
+        assert "#" in line or line.split(":")[0].strip() in plain, line
