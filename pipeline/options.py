@@ -45,8 +45,11 @@ def run_function(
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_function_arguments(
-        function, as_positional=False, fail_untyped=True, skip=set(leave_out)
+        function, as_group=False, as_positional=False, fail_untyped=True, skip=set(leave_out)
     )
+    for action in parser._actions:
+        if action.option_strings and action.option_strings[0] in _list_options(function):
+            action.metavar = "ONE [MORE ...]"  # not the JSON that a list may be, too
     try:
         parsed = parser.parse_args(_gather_lists(words, _list_options(function)))
     except UsageError as error:
