@@ -88,8 +88,10 @@ def open_upscaler(
         )
     net.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     parameters = sum(p.numel() for p in net.parameters())
+    # Every run calls its network "net": the run's folder tells them apart.
+    name = path.resolve().parent.name if path.stem == "net" else path.stem
     return Upscaler(
-        path.stem,
+        name,
         net.scale,
         parameters,
         lambda lr: upscale(net, lr, tile=tile, precision=precision),

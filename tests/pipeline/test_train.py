@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,7 @@ def test_a_run_goes_on_exactly_when_max_steps_is_raised(
 ) -> None:
     train(tiny(*NOISE, gan=gan, out="whole"))
     train(tiny(*NOISE, "--trainer.max_steps", str(first), gan=gan, out="longer"))
+    assert state(tmp_path / "longer")["global_step"] == first
     train(tiny(*NOISE, gan=gan, out="longer"))
     assert same(state(tmp_path / "whole"), state(tmp_path / "longer"))
 
@@ -195,6 +198,28 @@ def test_an_interrupted_run_is_killed_and_a_broken_one_failed_in_mlflow(
     for name in ("killed", "failed"):
         run_id = json.loads((tmp_path / name / "run.json").read_text())["run_id"]
         assert client.get_run(run_id).info.status == name.upper()
+
+
+def test_a_terminated_run_ends_with_its_status_and_goes_on_later(
+    tiny: Words, tmp_path: Path, client: MlflowClient
+) -> None:
+    class Terminate(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.global_step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stop:
+        train(tiny(), watching=[Terminate()])
+    assert stop.value.code == 143  # as the shell says of a process that SIGTERM ended
+    run_id = json.loads((tmp_path / "run" / "run.json").read_text())["run_id"]
+    assert client.get_run(run_id).info.status == "KILLED"
+    assert read_provenance(train(tiny()).net)["steps"] == 7
+
+
+def test_ctrl_c_works_again_after_a_stop(tiny: Words) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(), watching=[StopAt(1)])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_resume_never_refuses_a_folder_that_holds_a_run(tiny: Words) -> None:

@@ -73,3 +73,9 @@ def test_what_is_neither_kernel_nor_file_is_refused():
     message = "'bicubik' is neither a file nor one of bicubic, bilinear, nearest"
     with pytest.raises(FileNotFoundError, match=message):
         open_upscaler("bicubik", scale=4)
+
+
+def test_a_runs_network_bears_the_name_of_its_run(tmp_path):
+    net = build("msrresnet", 2, features=4, blocks=1)
+    save_net(net, tmp_path / "my-run" / "net.safetensors", provenance={})
+    assert open_upscaler(str(tmp_path / "my-run" / "net.safetensors")).name == "my-run"
