@@ -127,7 +127,7 @@ def _train(
     with atomic_file(path) as temporary:
         temporary.write_text(yaml.safe_dump(config, sort_keys=False))
     (out / name / "last.ckpt").unlink(missing_ok=True)  # a demo always starts anew
-    setup = configured(["--config", str(path)])
+    setup = configured(["--config", str(path), "--trainer.devices", "1"])
     trained = fit(setup, parent=parent)
     assert trained is not None, "the demo is one process"
     return trained

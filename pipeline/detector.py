@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import MLFlowLogger
 from torch.utils.data import DataLoader
 
 from detection.categories import training_labels
@@ -22,7 +21,7 @@ from pipeline.pictures import read_picture
 from pipeline.progress import bar, console
 from pipeline.study import load_pictures
 from pipeline.tracking import Run
-from pipeline.watch import quiet_lightning, show
+from pipeline.watch import Recorder, quiet_lightning, show
 
 DETECTOR = "detector.safetensors"
 
@@ -87,8 +86,9 @@ def train_detector(
         run.params(settings)
         trainer = pl.Trainer(
             max_steps=steps,
+            devices=1,
             precision=best_precision("auto"),  # type: ignore[arg-type]
-            logger=MLFlowLogger(tracking_uri=run.uri, run_id=run.run_id, synchronous=False),
+            logger=Recorder(run),
             log_every_n_steps=20,
             enable_checkpointing=False,
             enable_model_summary=False,

@@ -11,7 +11,14 @@ import torch
 from mlflow import MlflowClient
 
 from pipeline import cli, launch
-from pipeline.launch import World, check_world, lightning_main, trainer_world, world_of
+from pipeline.launch import (
+    World,
+    check_world,
+    cores_shared_with,
+    lightning_main,
+    trainer_world,
+    world_of,
+)
 from pipeline.train import configured
 from sr_module.checkpoint import read_provenance
 
@@ -234,3 +241,15 @@ def test_lightnings_own_processes_train_one_run_too(words, tmp_path, store):
     assert done.returncode == 0, done.stdout + done.stderr
     run_id = json.loads((tmp_path / "run" / "run.json").read_text())["run_id"]
     assert MlflowClient(store).get_run(run_id).data.tags["world_size"] == "2"
+
+
+def test_training_leaves_a_core_to_each_reader_and_takes_them_back(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    for readers in (0, 2, 20):
+        with cores_shared_with(readers):
+            pass
+    assert taken == [8, 6, 8, 1, 8]
