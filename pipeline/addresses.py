@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -25,10 +26,14 @@ def without_credentials(text: str) -> str:
 
 
 def open_command(uri: str) -> str:
-    """The one command, or address, that shows the store in a browser."""
+    """The one command, or address, that shows the store in a browser.
+
+    It names this Python, so that it works in a shell in which no environment is active.
+    """
     if is_server(uri):
         return f"open {public_uri(uri)} in a browser"
-    return f"mlflow ui --backend-store-uri {shlex.quote(public_uri(uri))} --port 5000"
+    python = shlex.quote(sys.executable)
+    return f"{python} -m mlflow ui --backend-store-uri {shlex.quote(public_uri(uri))} --port 5000"
 
 
 def is_server(uri: str) -> bool:

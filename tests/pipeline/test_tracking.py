@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -147,7 +148,8 @@ def test_no_password_is_ever_shown(uri):
 
 def test_the_command_that_shows_a_file_store_can_be_pasted():
     assert tracking.open_command("sqlite:////a b/mlflow.db") == (
-        "mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db' --port 5000"
+        f"{shlex.quote(sys.executable)} -m mlflow ui "
+        "--backend-store-uri 'sqlite:////a b/mlflow.db' --port 5000"
     )
     assert tracking.open_command("https://u:p@h:1/x") == "open https://h:1/x in a browser"
 
