@@ -13,6 +13,7 @@ from benchmarks.clock import medians
 from sr_module import build
 
 BATCH, CROP, SCALE = 16, 96, 4
+ROUNDS = 5
 
 
 def run() -> Iterator[tuple[str, str]]:
@@ -23,7 +24,7 @@ def run() -> Iterator[tuple[str, str]]:
         "bf16, NCHW": _step(torch.bfloat16, torch.contiguous_format),
         "bf16, channels_last (srdet's own)": _step(torch.bfloat16, torch.channels_last),
     }
-    seconds = medians(steps, rounds=5)
+    seconds = medians(steps, rounds=ROUNDS)
     slowest = seconds["fp32, NCHW"]
     for name, value in seconds.items():
         yield name, f"{BATCH / value:7.1f} images/s   {slowest / value:5.2f}x"
