@@ -89,5 +89,7 @@ def fit_or_stop(
     except SystemExit as stop:
         if trainer.received_sigterm:
             raise SystemExit(143) from stop
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise  # somebody else's wish, such as a sweep's that stops a laggard
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning switched it off
         raise KeyboardInterrupt from stop

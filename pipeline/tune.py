@@ -113,6 +113,7 @@ def tune(
             results = tuner.fit()
         finally:
             ray.shutdown()
+            tracking.close_children(run)
         return _conclude(results, run, space, metric=metric, mode=mode, out=out)
 
 

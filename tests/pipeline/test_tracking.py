@@ -232,3 +232,15 @@ def test_a_server_takes_everything_and_its_death_costs_the_record_not_the_run(
         assert beside.uri == f"sqlite:///{work / 'mlflow.db'}"
     captured = capfd.readouterr()
     assert "secret" not in captured.out + captured.err + caplog.text
+
+
+def test_runs_that_were_ended_from_outside_are_closed_with_their_parent(client, store):
+    with start("sweep", "parent", uri=store) as parent, start("sweep", "other", uri=store) as other:
+        kwargs = {"tags": {"mlflow.parentRunId": parent.run_id}}
+        left = client.create_run(parent.experiment_id, **kwargs).info.run_id
+        with start("sweep", "done", parent=parent) as done:
+            pass
+        assert tracking.close_children(parent) == 1
+        assert client.get_run(left).info.status == "KILLED"
+        assert client.get_run(done.run_id).info.status == "FINISHED"
+        assert client.get_run(other.run_id).info.status == "RUNNING"

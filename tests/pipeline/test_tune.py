@@ -41,9 +41,11 @@ def test_a_sweep_trains_its_trials_on_ray_and_leaves_the_best_config(
     sweep = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     trials = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == sweep.info.run_id]
     assert len(trials) == 2
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert sweep.info.status == "FINISHED"
+    # A laggard is ended from outside, or ends by itself before that.
+    assert {run.info.status for run in trials} <= {"FINISHED", "KILLED"}
     assert sweep.data.metrics["best/psnr_y"] == pytest.approx(
-        max(run.data.metrics["val/psnr_y"] for run in trials)
+        max(run.data.metrics.get("val/psnr_y", 0.0) for run in trials)
     )
 
 
