@@ -91,7 +91,7 @@ def demo(
                 if gain.metric == "AP"
             }
         )
-    _tell(result, out, uri, seconds=time.perf_counter() - started)
+    _tell(result, out, run, seconds=time.perf_counter() - started)
     if open_report:
         webbrowser.open(result.report.as_uri())
     return result
@@ -166,7 +166,11 @@ def _curves(psnr: Trained, gan: Trained) -> list[CurveView]:
     ]  # fmt: skip
 
 
-def _tell(result: StudyResult, out: Path, uri: str, *, seconds: float) -> None:
+def _tell(result: StudyResult, out: Path, run: Run, *, seconds: float) -> None:
     console.print(f"\nall of it took {seconds / 60:.1f} minutes and lies in {out}", highlight=False)
     console.print(f"report   {result.report}", highlight=False, soft_wrap=True)
-    console.print(f"MLflow   {tracking.open_command(uri)}", highlight=False, soft_wrap=True)
+    console.print(f"MLflow   {tracking.open_command(run.uri)}", highlight=False, soft_wrap=True)
+    if run.uri.startswith("sqlite:"):
+        # MLflow opens an experiment on a page for chat agents; this one lists the runs.
+        place = f"http://127.0.0.1:5000/#/experiments/{run.experiment_id}/runs"
+        console.print(f"         and then open {place}", highlight=False, soft_wrap=True)

@@ -230,9 +230,7 @@ def _new_experiment(uri: str, name: str) -> str:
     if uri.startswith("sqlite:///"):
         folder = Path(uri.removeprefix("sqlite:///")).resolve().parent
         place = (folder / "mlartifacts").as_uri()
-    # Without its kind the UI opens an experiment as one of chat agents, with an empty page.
-    kind = {"mlflow.experimentKind": "custom_model_development"}
-    experiment_id: str = _client(uri).create_experiment(name, place, tags=kind)
+    experiment_id: str = _client(uri).create_experiment(name, artifact_location=place)
     return experiment_id
 
 
