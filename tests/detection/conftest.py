@@ -1,7 +1,6 @@
 """Small COCO sets written to disk and read back, as a user's would be."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,11 +63,3 @@ def make_set(write_coco: CocoWriter) -> Callable[..., CocoSet]:
         return read_coco(write_coco(annotations=annotations, **settings), allow_empty=True)
 
     return make
-
-
-@pytest.fixture
-def real_data() -> Path:
-    folder = os.environ.get("SRDET_DATA")
-    if not folder:
-        pytest.skip("SRDET_DATA is not set: no real pictures to test on")
-    return Path(folder)

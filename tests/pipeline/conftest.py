@@ -128,12 +128,3 @@ def tiny(shards: Path, tmp_path: Path) -> Callable[..., list[str]]:
         return ["--config", str(config), *place, *more]
 
     return words
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """Folder of real pictures."""
-    folder = os.environ.get("SRDET_DATA")
-    if not folder:
-        pytest.skip("SRDET_DATA names no folder of real pictures")
-    return Path(folder)

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -6,12 +5,9 @@ import torch
 
 
 @pytest.fixture
-def data() -> Path:
+def data(real_data: Path) -> Path:
     """Folder of real pictures and published weights."""
-    folder = os.environ.get("SRDET_DATA")
-    if not folder:
-        pytest.skip("SRDET_DATA names no folder of real pictures")
-    return Path(folder)
+    return real_data
 
 
 @pytest.fixture(autouse=True)
