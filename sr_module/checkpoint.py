@@ -52,20 +52,28 @@ def save_net(net: SRNet, path: str | Path, *, provenance: Mapping[str, object]) 
     _write_atomically(path, save(tensors, metadata={_HEADER: _header_of(net, provenance)}))
 
 
-def load_net(path: str | Path) -> SRNet:
+def load_net(path: str | Path, *, scale: int | None = None) -> SRNet:
     """The network in ``path``, on the CPU, in evaluation mode.
 
     Args:
         path: a file of ``save_net``, or published weights (``.pth``, ``.safetensors``) of any
             architecture that spandrel knows.
+        scale: enlargement, where the weights serve several; None takes the one they are saved with.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, of another kind, or does not fit its architecture.
+        ValueError: the file is damaged, of another kind, does not fit its architecture, or does not
+            serve ``scale``.
     """
     path = _existing(path)
     header = _read_header(path)
-    return _load_foreign(path) if header is None else _load_ours(path, header)
+    net = _load_foreign(path) if header is None else _load_ours(path, header)
+    if scale is None or scale == net.scale:
+        return net
+    if header is None or scale not in net.serves:
+        served = ", ".join(map(str, net.serves or (net.scale,)))
+        raise ValueError(f"{path}: these weights enlarge {served} times, not {scale} times")
+    return _load_ours(path, {**header, "scale": scale})
 
 
 def load_weights(net: SRNet, path: str | Path) -> None:

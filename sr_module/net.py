@@ -29,6 +29,8 @@ class SRNet(nn.Module):
     """Height and width of ``lr`` must be divisible by this; ``upscale`` pads and trims."""
     overlap: int = 16
     """Low-resolution pixels of context that a tile needs on each side to meet its neighbours."""
+    serves: tuple[int, ...] = ()
+    """Every scale that these very weights are made for; empty where that is ``scale`` alone."""
 
     arch: str = ""
     """Name in ``ARCHS``, set by ``build``; empty for a network that ``build`` did not make."""

@@ -12,15 +12,25 @@ from torch import nn
 
 from sr_module.archs.compact import SRVGGNetCompact
 from sr_module.archs.discriminators import SRGANDiscriminator, UNetDiscriminator
+from sr_module.archs.drcn import DRCN
 from sr_module.archs.edsr import EDSR
+from sr_module.archs.espcn import ESPCN
+from sr_module.archs.fsrcnn import FSRCNN
 from sr_module.archs.rrdbnet import RRDBNet
+from sr_module.archs.srcnn import SRCNN
 from sr_module.archs.srresnet import MSRResNet, SRResNet
+from sr_module.archs.vdsr import VDSR
 from sr_module.choice import unknown
 from sr_module.net import SRNet
 
 __all__ = ["ARCHS", "DISCRIMINATORS", "build", "build_discriminator"]
 
 ARCHS: dict[str, type[SRNet]] = {
+    "srcnn": SRCNN,
+    "fsrcnn": FSRCNN,
+    "espcn": ESPCN,
+    "vdsr": VDSR,
+    "drcn": DRCN,
     "srresnet": SRResNet,
     "msrresnet": MSRResNet,
     "edsr": EDSR,

@@ -35,6 +35,8 @@ class _Block(nn.Module):
 class EDSR(SRNet):
     """EDSR-baseline by default; the paper's full network is 256 features, 32 blocks, scale 0.1."""
 
+    scales = (2, 3, 4, 8)
+
     mean: Tensor
 
     def __init__(

@@ -47,6 +47,8 @@ class _NormalisedBlock(nn.Module):
 class SRResNet(SRNet):
     """SRResNet as in the paper: batch normalisation, PReLU, 9x9 first and last convolution."""
 
+    scales = (2, 3, 4, 8)
+
     def __init__(self, scale: int, *, features: int = 64, blocks: int = 16) -> None:
         super().__init__()
         self.scale = scale

@@ -13,23 +13,30 @@ from sr_module.losses import l1
 from sr_module.net import SRNet
 
 SMALL: dict[str, dict[str, object]] = {
+    "srcnn": {"features": 8, "mapping": 4, "middle": 5},
+    "fsrcnn": {"features": 8, "shrunk": 4, "mapping": 2},
+    "espcn": {"features": 8, "mapping": 4},
+    "vdsr": {"features": 8, "convs": 5},
+    "drcn": {"features": 8, "recursions": 3},
     "srresnet": {"features": 8, "blocks": 2},
     "msrresnet": {"features": 8, "blocks": 2},
     "edsr": {"features": 8, "blocks": 2},
     "rrdbnet": {"features": 8, "blocks": 1, "growth": 4},
     "compact": {"features": 8, "convs": 2},
 }
+RESIDUAL = ("msrresnet", "compact", "edsr", "vdsr", "drcn")
+"""Networks that add to an enlarged input or mean: nothing is added to it at rest."""
 EVERY = [(arch, scale) for arch, kind in ARCHS.items() for scale in kind.scales]
 
 
 def small(arch: str, scale: int) -> SRNet:
     """A small network as lively as a trained one, whose results lie inside [0, 1]."""
     net = build(arch, scale, **SMALL[arch])
-    convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     for conv in convs:
         nn.init.kaiming_normal_(conv.weight)
     convs[-1].weight.data.mul_(0.02)
-    nn.init.constant_(convs[-1].bias, 0.0 if arch in ("msrresnet", "compact", "edsr") else 0.5)
+    nn.init.constant_(convs[-1].bias, 0.0 if arch in RESIDUAL else 0.5)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
@@ -95,6 +102,13 @@ def test_the_overlap_of_a_shallow_network_is_its_receptive_radius(arch: str):
 @pytest.mark.parametrize(
     ("arch", "scale", "args", "count"),
     [
+        ("srcnn", 4, {}, 8_129),
+        ("srcnn", 4, {"middle": 5}, 57_281),
+        ("espcn", 2, {}, 21_284),
+        ("espcn", 3, {}, 22_729),
+        ("espcn", 4, {}, 24_752),
+        ("vdsr", 4, {}, 665_921),
+        ("drcn", 4, {}, 1_775_121),
         ("srresnet", 4, {}, 1_549_462),
         ("msrresnet", 4, {}, 1_517_571),
         ("edsr", 2, {}, 1_369_859),
@@ -116,6 +130,14 @@ def test_parameter_counts_are_those_of_the_papers(arch: str, scale: int, args: d
     assert sum(parameter.numel() for parameter in net.parameters()) == count
 
 
+@pytest.mark.parametrize(
+    ("args", "count"), [({}, 12_464), ({"features": 32, "shrunk": 5, "mapping": 1}, 3_937)]
+)
+def test_fsrcnn_has_the_papers_weights_besides_biases_and_activations(args: dict, count: int):
+    net = build("fsrcnn", 3, **args)
+    assert sum(p.numel() for p in net.parameters() if p.ndim == 4) == count
+
+
 def test_build_records_every_argument_in_a_form_that_json_holds():
     net = build("edsr", 2, features=8, residual_scale=1)
     assert net.arch == "edsr"
@@ -126,7 +148,7 @@ def test_build_records_every_argument_in_a_form_that_json_holds():
 @pytest.mark.parametrize(
     ("arch", "scale", "args", "said"),
     [
-        ("rrdbnt", 4, {}, "unknown architecture 'rrdbnt'; did you mean 'rrdbnet'.*srresnet, msrr"),
+        ("rrdbnt", 4, {}, "unknown architecture 'rrdbnt'; did you mean 'rrdbnet'.*srcnn, fsrcnn"),
         ("rrdbnet", 3, {}, "rrdbnet has no scale 3; choose from: 1, 2, 4"),
         ("edsr", 4, {"block": 3}, "argument of edsr: 'block'; did you mean 'blocks'.*features, bl"),
         ("edsr", 4, {"blocks": "3"}, "edsr: blocks must be of type int, got '3'"),

@@ -1,0 +1,71 @@
+"""What the networks of the Y channel share (SRCNN, FSRCNN, ESPCN, VDSR, DRCN).
+
+Their papers enlarge the luma of a picture and leave the two colour channels to bicubic
+interpolation. The change of colour space is linear, and luma enters red, green and blue with one
+factor, so the whole of it is the bicubic enlargement plus that factor times what the network adds
+to its luma: no picture is ever converted there and back.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sr_module.net import Criterion, SRNet
+
+_GAIN = 255 / 219  # studio-range luma spans 16 to 235 (BT.601)
+
+
+class LumaNet(SRNet):
+    """A network that enlarges luma; colour follows by bicubic interpolation."""
+
+    def luma_sr(self, y: Tensor) -> Tensor:
+        """The network proper: luma ``(B, 1, H, W)`` -> ``(B, 1, scale * H, scale * W)``."""
+        raise NotImplementedError
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """``(B, 3, H, W) -> (B, 3, scale * H, scale * W)``."""
+        up = enlarge(lr, self.scale)
+        return up + _GAIN * (self.luma_sr(luma(lr)) - luma(up))
+
+    def loss(self, lr: Tensor, hr: Tensor, criterion: Criterion) -> Tensor:
+        """The criterion between lumas, as in the papers."""
+        return criterion(self.luma_sr(luma(lr)).float(), luma(hr))
+
+
+def luma(image: Tensor) -> Tensor:
+    """BT.601 luma in studio range: ``(B, 3, H, W)`` in [0, 1] -> ``(B, 1, H, W)``.
+
+    Sums rather than a 1x1 convolution: autocast would round that to bfloat16.
+    """
+    red, green, blue = image.split(1, dim=1)
+    return (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
+
+
+def enlarge(image: Tensor, scale: int) -> Tensor:
+    """MATLAB's bicubic enlargement, as ``sr_module.resize`` defines it, by torch's own kernel.
+
+    Torch's antialiased form has Keys' a = -0.5; the border is continued symmetrically here, which
+    it does not do.
+    """
+    padded = _continued(_continued(image, -1), -2)
+    height, width = padded.shape[-2:]
+    size = [scale * height, scale * width]
+    up = F.interpolate(padded, size=size, mode="bicubic", antialias=True)
+    edge = 2 * scale
+    return up[..., edge:-edge, edge:-edge]
+
+
+def _continued(image: Tensor, dim: int) -> Tensor:
+    """Two pixels more on both sides of one axis: ``1 0 | 0 1 ... n-1 | n-1 n-2``."""
+    length = image.shape[dim]
+    inner = min(1, length - 1)  # a single row continues itself
+    order = [inner, 0], [length - 1, length - 1 - inner]
+    before, after = (torch.tensor(side, device=image.device) for side in order)
+    return torch.cat((image.index_select(dim, before), image, image.index_select(dim, after)), dim)
+
+
+def interpolated_radius(radius: int, scale: int) -> int:
+    """Tile context in input pixels of a network that reads ``radius`` enlarged pixels around."""
+    return math.ceil((radius + (scale - 1) / 2) / scale) + 1  # the bicubic kernel reaches one on
