@@ -1,19 +1,27 @@
-"""PSNR and SSIM, each with the protocol it was measured by.
+"""PSNR, SSIM, RMSE and consistency, each with the protocol it was measured by.
 
 The same pictures score two decibels apart under different conventions (colour space, border,
-rounding), so a number is printed beside its ``Protocol`` or not at all.
+rounding), so a number is printed beside its ``Protocol`` or not at all. Metrics that need trained
+weights or a fitted model have files of their own: ``lpips``, ``dists``, ``niqe``.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sr_module.resize import imresize
+
+LOWER_IS_BETTER = frozenset({"blockiness", "dists", "lpips", "niqe", "rmse"})
+"""Metrics whose best value is the smallest; of all others the largest is the best."""
+
 _WINDOW = 11
 _SIGMA = 1.5
 _PEAK = 255.0
+_PIRM_REGIONS = {"region 1": 11.5, "region 2": 12.5, "region 3": 16.0}  # largest RMSE of each
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,51 @@ def matlab_y(scale: int) -> Protocol:
     return Protocol("matlab_y", channels="y", shave=scale)
 
 
+def ntire_rgb(scale: int) -> Protocol:
+    """The protocol of the first NTIRE challenges, for the tables made on DIV2K: all of RGB.
+
+    ``6 + scale`` pixels are shaved. It is that of the bicubic track of 2017 (Timofte et al. 2017,
+    "NTIRE 2017 Challenge on Single Image Super-Resolution: Methods and Results"), which the
+    winner's paper took over for DIV2K (Lim et al. 2017, EDSR, arXiv:1707.02921). The later x4
+    tracks count otherwise: ``ntire_y``.
+    """
+    return Protocol("ntire_rgb", channels="rgb", shave=6 + scale)
+
+
+def ntire_y(scale: int) -> Protocol:
+    """The protocol of the later NTIRE x4 bicubic tracks: luma, ``scale`` pixels shaved.
+
+    Chen et al. 2025, "NTIRE 2025 Challenge on Image Super-Resolution (x4): Methods and Results",
+    arXiv:2504.14582: luma without a rim of 4 pixels ranks the restoration track. The numbers are
+    those of ``matlab_y``; the name says whose table they belong to.
+    """
+    return Protocol("ntire_y", channels="y", shave=scale)
+
+
+def pirm(scale: int = 4) -> Protocol:
+    """The protocol of the PIRM 2018 challenge, for ``rmse`` and its regions: luma, 4 px shaved.
+
+    Blau et al. 2018, "The 2018 PIRM Challenge on Perceptual Image Super-resolution",
+    arXiv:1809.07517, and its evaluation code, which also rounds the luma to 8 bits; here it stays
+    exact, which changes an RMSE near 11.5 by less than 0.01. NIQE is half of the challenge's
+    perceptual index; the other half, the metric of Ma et al. 2017, is not here because its model
+    is free for research only, and so is no perceptual index.
+    """
+    return Protocol("pirm", channels="y", shave=scale)
+
+
+def pirm_region(rmse: float) -> str | None:
+    """The region of the PIRM 2018 challenge an RMSE falls into; None when it is above them all.
+
+    Each region, ``region 1`` to 11.5, ``region 2`` to 12.5 and ``region 3`` to 16 levels, had a
+    ranking of its own, by perceptual quality.
+
+    Args:
+        rmse: of the whole set by ``pirm``; see ``rmse`` for how it is averaged.
+    """
+    return next((name for name, limit in _PIRM_REGIONS.items() if rmse <= limit), None)
+
+
 def psnr(sr: Tensor, hr: Tensor, protocol: Protocol) -> Tensor:
     """Peak signal-to-noise ratio of each picture in dB; infinite for identical pictures.
 
@@ -61,9 +114,51 @@ def psnr(sr: Tensor, hr: Tensor, protocol: Protocol) -> Tensor:
     Raises:
         ValueError: unequal or unfit shapes, or integer pictures.
     """
-    a, b = _levels(sr, hr, protocol)
-    mse = (a - b).square().mean((1, 2, 3))
-    return 10 * torch.log10(_PEAK**2 / mse)
+    return 10 * torch.log10(_PEAK**2 / _mse(sr, hr, protocol))
+
+
+def rmse(sr: Tensor, hr: Tensor, protocol: Protocol) -> Tensor:
+    """Root of the mean squared error of each picture in 8-bit levels, 0 for identical pictures.
+
+    Over a set, PIRM takes the root of the mean square, ``rmse(...).square().mean().sqrt()``, and
+    not the mean of the roots.
+
+    Args and errors are those of ``psnr``.
+
+    Returns:
+        ``(B,)`` float64.
+    """
+    return _mse(sr, hr, protocol).sqrt()
+
+
+def consistency(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+    """How well each result, reduced again, gives back the picture it was made from: PSNR in dB.
+
+    A network that invents details keeps it high when the details average out to what was seen;
+    Lugmayr et al. 2021, "NTIRE 2021 Learning the Super-Resolution Space Challenge", call it LR-PSNR
+    and ask for 45 dB. ``sr`` is rounded to 8 bits as when saved, reduced by ``imresize`` to 8 bits,
+    and compared with ``lr`` over all channels up to the border.
+
+    Args:
+        sr: ``(B, 3 or 1, scale * h, scale * w)`` in [0, 1], values outside are clamped.
+        lr: ``(B, 3 or 1, h, w)`` in [0, 1].
+        scale: the factor between them.
+
+    Returns:
+        ``(B,)`` float64; infinite where the reduced result equals ``lr``.
+
+    Raises:
+        ValueError: shapes that do not fit each other and the scale, or integer pictures.
+    """
+    expected = (*lr.shape[:-2], *(scale * side for side in lr.shape[-2:]))
+    if tuple(sr.shape) != expected:
+        raise ValueError(
+            f"an lr of shape {tuple(lr.shape)} at scale {scale} has an sr of {expected}, "
+            f"got {tuple(sr.shape)}"
+        )
+    everything = Protocol("consistency", channels="rgb", shave=0)
+    saved = _select(sr, everything).to(torch.uint8)
+    return psnr(imresize(saved, Fraction(1, scale)).double() / _PEAK, lr, everything)
 
 
 def ssim(sr: Tensor, hr: Tensor, protocol: Protocol) -> Tensor:
@@ -98,6 +193,11 @@ def luma(image: Tensor) -> Tensor:
     The papers' bicubic rows are made on it: reduced and enlarged without further rounding.
     """
     return _luma(image * 255).round() / 255
+
+
+def _mse(sr: Tensor, hr: Tensor, protocol: Protocol) -> Tensor:
+    a, b = _levels(sr, hr, protocol)
+    return (a - b).square().mean((1, 2, 3))
 
 
 def _levels(sr: Tensor, hr: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
