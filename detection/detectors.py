@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from detection.boxes import Detections, Detector
 from detection.categories import match_categories
 from detection.families import TORCHVISION, build_model, check_name, coco_names
+from detection.files import write_atomically
 
 FORMAT = "srdet-detector/1"
 
@@ -118,9 +119,7 @@ def save_detector(
         "provenance": json.dumps(dict(provenance)),
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata=metadata)
-    part.replace(path)
+    write_atomically(path, save(tensors, metadata=metadata))
 
 
 def load_model(

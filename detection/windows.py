@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from detection.boxes import Detections, areas
+from detection.files import write_atomically
+from detection.lattice import fine_starts, greedy_cover, holds, off_centre, starts
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,18 +36,23 @@ class WindowPlan:
     """Image id to its windows (an image may have none), the same for every arm of a study."""
 
     windows: dict[int, tuple[Window, ...]]
+    oracle: bool = False
+    """Laid with knowledge of the truth: an upper bound, never a headline."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the canonical JSON of the windows: equal plans have equal digests."""
+        """SHA-256 over the canonical JSON: equal plans have equal digests.
+
+        An oracle's differs from that of the same windows laid honestly, so the mark cannot be
+        taken off a stored plan unseen.
+        """
         text = json.dumps(self._table(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256((("oracle" if self.oracle else "") + text).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON; a reader never sees half a file."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps({"digest": self.digest, "windows": self._table()}))
-        part.replace(path)
+        stored = {"digest": self.digest, "oracle": self.oracle, "windows": self._table()}
+        write_atomically(path, json.dumps(stored).encode())
 
     @classmethod
     def load(cls, path: Path) -> WindowPlan:
@@ -58,7 +65,8 @@ class WindowPlan:
             stored = json.loads(path.read_text())
             table = {int(image): rows for image, rows in stored["windows"].items()}
             plan = cls(
-                {image: tuple(Window(*row) for row in rows) for image, rows in table.items()}
+                {image: tuple(Window(*row) for row in rows) for image, rows in table.items()},
+                bool(stored.get("oracle", False)),
             )
             digest = stored["digest"]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
@@ -86,12 +94,17 @@ class Coverage:
     windows_per_image: float
     megapixels: float
     """ORIGINAL pixels inside windows, overlaps counted each time, in millions over all images."""
+    ceiling: float = math.nan
+    """Small objects inside a window or found without one: the greatest recall an arm can have."""
 
 
 def grid_windows(
     width: int, height: int, *, size: int, overlap: float = 0.2, multiple: int = 1
 ) -> list[Window]:
     """Windows of ``size`` pixels that cover a picture, row by row, the last one shifted inside.
+
+    The geometry of slicing aided inference (Akyon et al. 2022): neighbours share the whole number
+    of pixels below ``overlap * size``.
 
     Args:
         width: of the original picture.
@@ -101,11 +114,11 @@ def grid_windows(
         multiple: every coordinate is a multiple of it: the study's reduction factor, so that a
             window is a whole number of low-resolution pixels. The rest of a side is not covered.
     """
-    _check_size(size, multiple)
+    check_size(size, multiple)
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}")
-    step = max(multiple, int(size * (1 - overlap)) // multiple * multiple)
-    columns, rows = _starts(width, size, step, multiple), _starts(height, size, step, multiple)
+    step = max(multiple, (size - int(overlap * size)) // multiple * multiple)
+    columns, rows = starts(width, size, step, multiple), starts(height, size, step, multiple)
     return [Window(x, y, w, h) for y, h in rows for x, w in columns]
 
 
@@ -139,58 +152,94 @@ def guided_windows(
         margin: context around a box that must lie in the window too, of the box's size.
         multiple: every coordinate is a multiple of it, as in ``grid_windows``.
     """
-    _check_size(size, multiple)
     low, high = scores
     unsure = (detections.scores >= low) & (detections.scores <= high)
     wanted = detections.select(unsure & (detections.sides() < small)).to("cpu")
-    step = max(multiple, size // 8 // multiple * multiple)
-    columns, rows = _starts(width, size, step, multiple), _starts(height, size, step, multiple)
-    across = _line_values(wanted.boxes[:, 0::2], columns, margin=margin)
-    down = _line_values(wanted.boxes[:, 1::2], rows, margin=margin)
     weights = wanted.scores * (1 - wanted.scores)
+    chosen = ranked_windows(
+        wanted.boxes, weights, width, height,
+        size=size, budget=budget, margin=margin, multiple=multiple,
+    )  # fmt: skip
+    return [window for window, _ in chosen]
+
+
+def ranked_windows(
+    boxes: Tensor,
+    weights: Tensor,
+    width: int,
+    height: int,
+    *,
+    size: int,
+    budget: int,
+    margin: float = 0.25,
+    multiple: int = 1,
+) -> list[tuple[Window, float]]:
+    """Windows that hold the most weight of ``(N, 4)`` boxes, each with what it adds, best first.
+
+    Arguments as of ``guided_windows``; ``weights`` is ``(N,)``.
+    """
+    check_size(size, multiple)
+    columns, rows = fine_starts(width, size, multiple), fine_starts(height, size, multiple)
+    across, down = (
+        # A thousandth decides between windows that hold the same boxes, never against one box more.
+        holds(ends, spans, margin=margin) * (1 - 1e-3 * off_centre(ends, spans))
+        for ends, spans in ((boxes[:, 0::2], columns), (boxes[:, 1::2], rows))
+    )
     return [
-        Window(columns[x][0], rows[y][0], columns[x][1], rows[y][1])
-        for y, x in _greedy_cover(down, across, weights, budget=budget)
+        (Window(columns[x][0], rows[y][0], columns[x][1], rows[y][1]), gain)
+        for y, x, gain in greedy_cover(down, across, weights, budget=budget)
     ]
 
 
-def coverage(truth: Mapping[int, Tensor], plan: WindowPlan, *, small: float) -> Coverage:
+def coverage(
+    truth: Mapping[int, Tensor],
+    plan: WindowPlan,
+    *,
+    small: float,
+    found: Mapping[int, Tensor] | None = None,
+) -> Coverage:
     """How much of the truth a plan reaches.
 
     Args:
         truth: image id to ``(N, 4)`` corner boxes in original pixels; images without objects too.
         plan: the windows.
         small: objects whose square root of area is below this many pixels count.
+        found: which of the boxes the whole-picture pass finds, ``(N,)`` bool, where its detections
+            are joined to every arm; None for arms that have their windows alone.
     """
-    reached = total = 0
-    for image, boxes in truth.items():
-        chosen = boxes[areas(boxes).sqrt() < small]
-        total += len(chosen)
-        reached += int(_inside(chosen, plan.windows.get(image, ())).any(dim=1).sum())
+    chosen = {image: areas(boxes).sqrt() < small for image, boxes in truth.items()}
+    inside = reached(truth, plan)
+    either = inside if found is None else {i: inside[i] | found[i] for i in inside}
+    total = sum(int(mask.sum()) for mask in chosen.values())
     windows = [window for rows in plan.windows.values() for window in rows]
     return Coverage(
-        share=reached / total if total else math.nan,
+        share=_share(inside, chosen, total),
         small_objects=total,
         windows_per_image=len(windows) / max(1, len(truth)),
         megapixels=sum(window.width * window.height for window in windows) / 1e6,
+        ceiling=_share(either, chosen, total),
     )
 
 
-def _check_size(size: int, multiple: int) -> None:
+def _share(hit: Mapping[int, Tensor], chosen: Mapping[int, Tensor], total: int) -> float:
+    return sum(int((hit[i] & chosen[i]).sum()) for i in hit) / total if total else math.nan
+
+
+def reached(truth: Mapping[int, Tensor], plan: WindowPlan) -> dict[int, Tensor]:
+    """Image id to which of its ``(N, 4)`` boxes lie wholly inside a window, ``(N,)`` bool."""
+    return {
+        image: _inside(boxes, plan.windows.get(image, ())).any(dim=1)
+        for image, boxes in truth.items()
+    }
+
+
+def check_size(size: int, multiple: int) -> None:
+    """Refuse windows that are no whole number of low-resolution pixels."""
     if size < 1 or multiple < 1 or size % multiple:
         raise ValueError(
             f"a window's size must be a positive multiple of the reduction factor, "
             f"got size {size} and factor {multiple}"
         )
-
-
-def _starts(length: int, size: int, step: int, multiple: int) -> list[tuple[int, int]]:
-    """Start and extent of the windows along one side of the picture."""
-    length = length // multiple * multiple
-    if length <= size:
-        return [(0, length)] if length else []
-    last = length - size
-    return [(start, size) for start in [*range(0, last, step), last]]
 
 
 def _inside(boxes: Tensor, windows: Iterable[Window]) -> Tensor:
@@ -200,36 +249,3 @@ def _inside(boxes: Tensor, windows: Iterable[Window]) -> Tensor:
     begins = boxes[:, None, :2] >= frames[None, :, :2]
     ends = boxes[:, None, 2:] <= frames[None, :, 2:]
     return (begins & ends).all(dim=2)
-
-
-def _line_values(ends: Tensor, spans: list[tuple[int, int]], *, margin: float) -> Tensor:
-    """``(N, M)``: 0 where span M lacks interval N with its context, else near 1.
-
-    A window's value is the product of the values of its two lines.
-    """
-    starts = torch.tensor([start for start, _ in spans], dtype=ends.dtype)
-    stops = torch.tensor([start + extent for start, extent in spans], dtype=ends.dtype)
-    context = margin * (ends[:, 1:] - ends[:, :1])  # (N, 1)
-    # Context beyond the picture cannot be had.
-    limit = float(stops.max()) if spans else 0.0
-    low, high = (ends[:, :1] - context).clamp(min=0), (ends[:, 1:] + context).clamp(max=limit)
-    inside = (low >= starts) & (high <= stops)  # (N, M)
-    offset = (ends.mean(dim=1, keepdim=True) - (starts + stops) / 2).abs() / (stops - starts)
-    # A thousandth decides between windows that hold the same boxes, never against one box more.
-    return inside * (1 - 1e-3 * offset.clamp(max=1))
-
-
-def _greedy_cover(
-    down: Tensor, across: Tensor, weights: Tensor, *, budget: int
-) -> list[tuple[int, int]]:
-    """Rows and columns ``(y, x)`` of the lattice, the most weight first."""
-    chosen: list[tuple[int, int]] = []
-    left = weights.clone()
-    while len(chosen) < budget and across.shape[1] and down.shape[1]:
-        gains = (down * left[:, None]).T @ across  # (rows, columns)
-        y, x = divmod(int(gains.argmax()), across.shape[1])
-        if float(gains[y, x]) <= 0:
-            break
-        chosen.append((y, x))
-        left[(down[:, y] > 0) & (across[:, x] > 0)] = 0
-    return chosen

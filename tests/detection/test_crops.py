@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detection import Detections, Detector, Upscale
-from detection.crops import detect_full, detect_windows
+from detection.crops import detect_full, detect_windows, see_windows
 from detection.windows import Window, WindowPlan, grid_windows
 
 SQUARES = [[40, 32, 48, 40], [100, 60, 112, 72], [8, 84, 16, 92], [64, 8, 72, 12]]
@@ -91,6 +91,89 @@ def test_enlargement_keeps_the_centre_of_a_square_without_a_half_pixel_shift(sca
         atol=2e-2,
         rtol=0,
     )
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("window", [Window(8, 16, 48, 48), Window(21, 5, 60, 64)])
+def test_the_centre_of_a_blob_comes_back_to_a_hundredth_of_a_pixel(
+    mode: str, window: Window
+) -> None:
+    for shift, passes in ((0.0, True), (0.375, False)):  # the second is what must not happen
+        x, y = _blob_found_at((40.3, 38.8), window, mode, shift)
+        assert (abs(x - 40.3) < 0.01 and abs(y - 38.8) < 0.01) == passes
+
+
+def _blob_found_at(
+    centre: tuple[float, float], window: Window, mode: str, shift: float
+) -> tuple[float, float]:
+    """Where a smooth blob is found through windows enlarged four times, off by ``shift``."""
+    grid = torch.arange(96.0) + 0.5
+    across, down = (torch.exp(-((grid - c) ** 2) / (2 * 2.5**2)) for c in centre)
+    picture = torch.outer(down, across).expand(3, -1, -1)
+
+    def enlarge(lr: Tensor) -> Tensor:
+        # 0.375 of a small pixel is one and a half of the large ones
+        twice = F.interpolate(lr, scale_factor=8.0, mode=mode).roll(round(8 * shift), 3)
+        return F.avg_pool2d(twice, 2)
+
+    found = detect_windows([(1, picture)], WindowPlan({1: (window,)}), enlarge, centroid, scale=4)[
+        1
+    ]
+    x1, y1, x2, y2 = found.boxes[0].tolist()
+    return (x1 + x2) / 2, (y1 + y2) / 2
+
+
+def test_boxes_come_back_as_fractions_of_a_pixel() -> None:
+    def between(pictures: list[Tensor]) -> list[Detections]:
+        box = torch.tensor([[10.1, 20.2, 31.3, 42.7]])
+        return [Detections(box, torch.ones(1), torch.ones(1).long()) for _ in pictures]
+
+    plan = WindowPlan({1: (Window(8, 16, 48, 48),)})
+    found = detect_windows([(1, drawn([], 96, 96))], plan, nearest(3), between, scale=3)[1]
+    expected = torch.tensor([[8 + 10.1 / 3, 16 + 20.2 / 3, 8 + 31.3 / 3, 16 + 42.7 / 3]])
+    torch.testing.assert_close(found.boxes, expected)
+
+
+def test_boxes_are_copied_to_the_host_once_and_after_the_last_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events: list[str] = []
+    moving = Detections.to
+
+    def noted(self: Detections, device: torch.device | str) -> Detections:
+        events.append("copy")
+        return moving(self, device)
+
+    def detector(pictures: list[Tensor]) -> list[Detections]:
+        events.append("detect")
+        return bright_boxes(pictures)
+
+    monkeypatch.setattr(Detections, "to", noted)
+    pictures = [(i, drawn(SQUARES)) for i in range(5)]
+    plan = WindowPlan({i: (Window(0, 0, 64, 120),) for i in range(5)})
+    detect_windows(pictures, plan, nearest(1), detector, scale=1, batch_size=2)
+    assert events == ["detect"] * 3 + ["copy"]
+    events.clear()
+    detect_full(pictures, detector, batch_size=2)
+    assert events == ["detect"] * 3 + ["copy"]
+
+
+def test_every_detection_knows_its_window_whatever_the_batches() -> None:
+    pictures = [(i, drawn([[10, 10, 20, 20], [100, 60, 112, 72]])) for i in (3, 1)]
+    windows = (Window(64, 0, 96, 120), Window(0, 0, 64, 64), Window(32, 0, 96, 120))
+    plan = WindowPlan({1: windows, 3: windows[:2]})
+    for batch_size in (1, 2, 9):
+        seen = see_windows(pictures, plan, nearest(2), bright_boxes, scale=2, batch_size=batch_size)
+        assert list(seen) == [3, 1]
+        assert seen[1].window.tolist() == [0, 1, 2]
+        assert seen[3].window.tolist() == [0, 1]
+        assert seen[1].found.boxes[1].tolist() == [10.0, 10, 20, 20]
+        assert (seen[1].width, seen[1].height, seen[1].windows) == (160, 120, windows)
+
+
+def test_a_detector_that_skips_a_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match="answered for 1 of 2 pictures"):
+        detect_full([(1, drawn([])), (2, drawn([]))], lambda found: bright_boxes(found)[:1])
 
 
 def test_an_enlargement_that_aligns_corners_is_caught_by_the_centre() -> None:

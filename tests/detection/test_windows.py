@@ -34,6 +34,22 @@ def test_the_grid_of_the_visdrone_example_has_nine_by_five_windows() -> None:
     assert len(grid_windows(1360, 765, size=192, overlap=0.2)) == 9 * 5
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "size", "overlap", "columns", "rows"),
+    [
+        (640, 512, 192, 0.2, [0, 154, 308, 448], [0, 154, 308, 320]),
+        (193, 400, 192, 0.5, [0, 1], [0, 96, 192, 208]),
+        (1001, 803, 97, 0.33, [*range(0, 846, 65), 904], [*range(0, 651, 65), 706]),
+    ],
+)
+def test_the_grid_is_that_of_slicing_aided_inference(
+    width: int, height: int, size: int, overlap: float, columns: list[int], rows: list[int]
+) -> None:
+    # the slices of sahi 0.12.8, get_slice_bboxes
+    windows = grid_windows(width, height, size=size, overlap=overlap)
+    assert windows == [Window(x, y, size, size) for y in rows for x in columns]
+
+
 @pytest.mark.parametrize("multiple", [1, 2, 3, 4])
 def test_every_coordinate_is_a_multiple_of_the_reduction(multiple: int) -> None:
     windows = grid_windows(641, 515, size=48, overlap=0.3, multiple=multiple)
@@ -177,3 +193,24 @@ def test_coverage_without_small_objects_is_not_a_number() -> None:
     result = coverage({1: torch.zeros(0, 4)}, WindowPlan({1: ()}), small=32)
     assert math.isnan(result.share)
     assert result.windows_per_image == 0
+
+
+def test_what_the_whole_picture_finds_raises_the_ceiling_and_not_the_coverage() -> None:
+    plan = WindowPlan({1: (Window(0, 0, 100, 100),)})
+    truth = {1: torch.tensor([[10.0, 10, 20, 20], [200, 10, 210, 20], [300, 10, 310, 20]])}
+    alone = coverage(truth, plan, small=32)
+    assert alone.ceiling == alone.share == 1 / 3
+    joined = coverage(truth, plan, small=32, found={1: torch.tensor([True, True, False])})
+    assert (joined.share, joined.ceiling) == (1 / 3, 2 / 3)
+
+
+def test_an_honest_plan_of_the_same_windows_has_another_digest_than_an_oracle() -> None:
+    windows = {1: (Window(0, 0, 8, 8),)}
+    assert WindowPlan(windows).digest != WindowPlan(windows, oracle=True).digest
+
+
+def test_a_plan_stored_before_plans_could_be_oracles_still_opens(tmp_path: Path) -> None:
+    path = tmp_path / "windows.json"
+    plan = WindowPlan({1: (Window(0, 0, 8, 8),)})
+    path.write_text(json.dumps({"digest": plan.digest, "windows": {"1": [[0, 0, 8, 8]]}}))
+    assert WindowPlan.load(path) == plan
