@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from sr_module.archs import build_discriminator
-from sr_module.losses import PerceptualLoss, gan_loss, pixel_loss
+from sr_module.gan_losses import gan_loss
+from sr_module.guard import guarded
+from sr_module.losses import PerceptualLoss, pixel_loss, total_variation
 from sr_module.optimisation import Optimisation
 from sr_module.training import Batch, SRTraining
 
@@ -42,7 +44,9 @@ class Perceptual:
 class Adversarial(SRTraining):
     """Alternates one generator and one discriminator step on each batch.
 
-    The generator minimises the weighted sum of its pixel, VGG and GAN losses.
+    The generator minimises the weighted sum of its pixel, VGG, GAN and total-variation losses. Both
+    gradients come from the networks as they were before the batch, and where one of them is not
+    finite, neither network moves.
 
     Args:
         arch: a name in ``sr_module.archs.ARCHS``.
@@ -51,14 +55,17 @@ class Adversarial(SRTraining):
         init_from: the PSNR-trained weights to start from; from scratch, GAN training rarely
             settles.
         ema_decay: of the averaged weights per step.
-        loss: pixel loss, "l1", "l2" or "charbonnier".
+        max_skipped: batches in a row that may be skipped because they are not finite; one more ends
+            the training.
+        loss: pixel loss, "l1", "l2", "charbonnier", "euclidean" or "ssim".
         discriminator: a name in ``sr_module.archs.DISCRIMINATORS``.
         discriminator_args: its arguments.
-        gan: "vanilla" (SRGAN) or "ragan" (ESRGAN, arXiv:1809.00219, equations 1 and 2).
+        gan: "vanilla" (SRGAN, Real-ESRGAN), "ragan" (ESRGAN), "lsgan" or "hinge".
         perceptual: the VGG loss; null leaves it out.
         pixel_weight: factor of the pixel loss.
         perceptual_weight: factor of the VGG loss.
         gan_weight: factor of the GAN loss.
+        tv_weight: factor of the result's total variation (SRResNet-VGG22: 2e-8); 0 leaves it out.
         warmup_steps: first steps in which the generator sees no GAN loss while the discriminator
             learns.
         clip_norm: gradients are scaled down to this norm; null leaves them.
@@ -74,6 +81,7 @@ class Adversarial(SRTraining):
         arch_args: dict[str, Any] | None = None,
         init_from: str | None = None,
         ema_decay: float = 0.999,
+        max_skipped: int = 10,
         loss: str = "l1",
         discriminator: str = "unet",
         discriminator_args: dict[str, Any] | None = None,
@@ -82,13 +90,19 @@ class Adversarial(SRTraining):
         pixel_weight: float = 1e-2,
         perceptual_weight: float = 1.0,
         gan_weight: float = 5e-3,
+        tv_weight: float = 0.0,
         warmup_steps: int = 0,
         clip_norm: float | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 (frozen)
         discriminator_optimisation: Optimisation = Optimisation(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(
-            arch, scale=scale, arch_args=arch_args, init_from=init_from, ema_decay=ema_decay
+            arch,
+            scale=scale,
+            arch_args=arch_args,
+            init_from=init_from,
+            ema_decay=ema_decay,
+            max_skipped=max_skipped,
         )
         self.automatic_optimization = False
         self.criterion = pixel_loss(loss)
@@ -97,10 +111,14 @@ class Adversarial(SRTraining):
         self.gan = gan_loss(gan)
         self.perceptual = _perceptual_loss(perceptual)
         self.pixel_weight, self.gan_weight = pixel_weight, gan_weight
-        self.perceptual_weight = perceptual_weight
+        self.perceptual_weight, self.tv_weight = perceptual_weight, tv_weight
         self.warmup_steps, self.clip_norm = warmup_steps, clip_norm
         self.optimisation = optimisation
         self.discriminator_optimisation = discriminator_optimisation
+
+    def changing(self) -> list[nn.Module]:
+        """BatchNorm and spectral norm live in both networks."""
+        return [self.net, self.discriminator]
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """Generator's and discriminator's optimiser, each with its schedule."""
@@ -111,24 +129,18 @@ class Adversarial(SRTraining):
         return [optimizer for optimizer, _ in built], [schedule for _, schedule in built]
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One generator step, then one discriminator step on the same pictures."""
+        """One step of the generator and one of the discriminator, on the same pictures."""
         lr, hr = batch
         generator, discriminator = self._optimizers()
         with generator.toggle_model():
             sr = self.net(lr)
-            self._step(generator, self._generator_loss(sr, hr))
-        self.move_average(self.global_step)
+            self.manual_backward(guarded(self._generator_loss(sr, hr)))
         with discriminator.toggle_model():
-            real, fake = self.discriminator(hr), self.discriminator(sr.detach())
-            loss = self.gan.discriminator(real.float(), fake.float())
-            self._step(discriminator, loss)
-        self.log_dict(
-            {
-                "train/loss_d": loss.detach(),
-                "train/real": real.detach().float().mean(),
-                "train/fake": fake.detach().float().mean(),
-            }
-        )
+            self.manual_backward(guarded(self._discriminator_loss(sr.detach(), hr)))
+        self.judge(generator.optimizer, discriminator.optimizer)
+        self._step(generator)
+        self._step(discriminator)
+        self.move_average(self.global_step)
         schedules = self.lr_schedulers()
         for schedule in schedules if isinstance(schedules, list) else [schedules]:
             assert isinstance(schedule, LRScheduler)
@@ -140,6 +152,9 @@ class Adversarial(SRTraining):
         if self.perceptual is not None:
             parts["train/perceptual"] = self.perceptual(sr, hr)
             total = total + self.perceptual_weight * parts["train/perceptual"]
+        if self.tv_weight:
+            parts["train/tv"] = total_variation(sr)
+            total = total + self.tv_weight * parts["train/tv"]
         if self.global_step >= self.warmup_steps:
             fake = self.discriminator(sr).float()
             parts["train/gan"] = self.gan.generator(self._real(hr, fake), fake)
@@ -148,6 +163,13 @@ class Adversarial(SRTraining):
         self.log("train/loss", total.detach(), prog_bar=True)
         return total
 
+    def _discriminator_loss(self, sr: Tensor, hr: Tensor) -> Tensor:
+        real, fake = self.discriminator(hr).float(), self.discriminator(sr).float()
+        loss = self.gan.discriminator(real, fake)
+        means = {"train/real": real.detach().mean(), "train/fake": fake.detach().mean()}
+        self.log_dict({"train/loss_d": loss.detach(), **means})
+        return loss
+
     def _real(self, hr: Tensor, fake: Tensor) -> Tensor:
         """Logits of the true pictures for the generator's loss, where it looks at them."""
         if not self.gan.needs_real:
@@ -155,8 +177,7 @@ class Adversarial(SRTraining):
         with torch.no_grad():
             return self.discriminator(hr).float()  # type: ignore[no-any-return]
 
-    def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
-        self.manual_backward(loss)
+    def _step(self, optimizer: LightningOptimizer) -> None:
         if self.clip_norm is not None:
             self.clip_gradients(optimizer.optimizer, self.clip_norm, "norm")
         optimizer.step()

@@ -177,11 +177,16 @@ def ssim(sr: Tensor, hr: Tensor, protocol: Protocol) -> Tensor:
     if min(a.shape[-2:]) < _WINDOW:
         side = "x".join(map(str, a.shape[-2:]))
         raise ValueError(f"SSIM needs {_WINDOW} pixels a side after shaving, got {side}")
+    return structural_similarity(a, b, peak=_PEAK)
+
+
+def structural_similarity(a: Tensor, b: Tensor, *, peak: float) -> Tensor:
+    """``ssim`` of values from 0 to ``peak`` as they are: ``(B, C, H, W)`` twice -> ``(B,)``."""
     mean_a, mean_b = _blur(a), _blur(b)
     var_a = _blur(a * a) - mean_a.square()
     var_b = _blur(b * b) - mean_b.square()
     covariance = _blur(a * b) - mean_a * mean_b
-    c1, c2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a.square() + mean_b.square() + c1)
     structure = (2 * covariance + c2) / (var_a + var_b + c2)
     return (luminance * structure).mean((1, 2, 3))

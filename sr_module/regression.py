@@ -8,8 +8,9 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sr_module.losses import pixel_loss
-from sr_module.optimisation import Optimisation
+from sr_module.guard import guarded
+from sr_module.losses import pixel_loss, with_total_variation
+from sr_module.optimisation import Optimisation, clip_by_rate
 from sr_module.training import Batch, SRTraining
 
 
@@ -22,7 +23,14 @@ class Regression(SRTraining):
         arch_args: arguments of the architecture besides the scale.
         init_from: checkpoint file to start from (EDSR section 3.2 trains x4 from x2).
         ema_decay: of the averaged weights per step.
-        loss: "l1", "l2" or "charbonnier".
+        max_skipped: batches in a row that may be skipped because they are not finite; one more ends
+            the training.
+        loss: "l1", "l2", "charbonnier", "euclidean" or "ssim".
+        tv_weight: factor of the result's total variation, which is added to the loss; 0 leaves it
+            out.
+        clip_norm: gradients are scaled down to this norm; null leaves them.
+        clip_adjustable: bound on each weight's step: gradients are clipped to this divided by the
+            learning rate now in force (VDSR, arXiv:1511.04587, section 3.2); null leaves them.
         optimisation: optimiser and schedule.
     """
 
@@ -34,19 +42,61 @@ class Regression(SRTraining):
         arch_args: dict[str, Any] | None = None,
         init_from: str | None = None,
         ema_decay: float = 0.999,
+        max_skipped: int = 10,
         loss: str = "l1",
+        tv_weight: float = 0.0,
+        clip_norm: float | None = None,
+        clip_adjustable: float | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(
-            arch, scale=scale, arch_args=arch_args, init_from=init_from, ema_decay=ema_decay
+            arch,
+            scale=scale,
+            arch_args=arch_args,
+            init_from=init_from,
+            ema_decay=ema_decay,
+            max_skipped=max_skipped,
         )
-        self.criterion = pixel_loss(loss)
+        if clip_norm is not None and clip_adjustable is not None:
+            raise ValueError("clip_norm and clip_adjustable exclude each other; leave one out")
+        for name, bound in (("clip_norm", clip_norm), ("clip_adjustable", clip_adjustable)):
+            if bound is not None and bound <= 0:
+                raise ValueError(f"{name} must be positive, or null for no clipping; got {bound}")
+        self.criterion = with_total_variation(pixel_loss(loss), tv_weight)
+        self.clip_norm, self.clip_adjustable = clip_norm, clip_adjustable
         self.optimisation = optimisation
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One optimiser whose schedule advances every step."""
         optimizer, schedule = self.optimisation.build(self.net)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """After the backward passes of the step, before clipping."""
+        self.judge(optimizer)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as this module's settings say, else as the trainer's do.
+
+        Raises:
+            ValueError: the precision scales gradients, so that a bound on them has no meaning.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if scaled and (self.clip_norm is not None or self.clip_adjustable is not None):
+            raise ValueError(
+                "clip_norm and clip_adjustable bound true gradients, which trainer.precision "
+                "16-mixed scales; choose bf16-mixed or 32-true"
+            )
+        if self.clip_adjustable is not None:
+            clip_by_rate(optimizer, self.clip_adjustable)
+        elif self.clip_norm is not None:
+            gradient_clip_val, gradient_clip_algorithm = self.clip_norm, "norm"
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(
         self,
@@ -62,6 +112,6 @@ class Regression(SRTraining):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The pixel loss of one batch."""
         lr, hr = batch
-        loss = self.net.loss(lr, hr, self.criterion)
+        loss = guarded(self.net.loss(lr, hr, self.criterion))
         self.log("train/loss", loss, prog_bar=True)
         return loss

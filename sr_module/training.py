@@ -1,4 +1,4 @@
-"""What regression and adversarial training share: the network, its running average, validation."""
+"""What regression and adversarial training share: network, running average, guard, validation."""
 
 import copy
 import itertools
@@ -9,10 +9,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from sr_module.archs import build
 from sr_module.checkpoint import load_weights, save_net
+from sr_module.guard import Guard
 from sr_module.metrics import matlab_y, psnr, ssim
 from sr_module.net import SRNet
 from sr_module.resize import imresize
@@ -26,6 +28,9 @@ class SRTraining(pl.LightningModule):
 
     Validation, checkpoints for use and everything else that leaves the run take the average.
 
+    A batch whose loss or gradients are not finite is skipped: weights, average, optimiser state and
+    BatchNorm's statistics stay as they were, ``train/skipped`` counts it, and the schedule goes on.
+
     Args:
         arch: a name in ``sr_module.archs.ARCHS``.
         scale: enlargement factor.
@@ -33,10 +38,12 @@ class SRTraining(pl.LightningModule):
         init_from: weights that training starts from: ours or published ones, same architecture.
         ema_decay: of the average per step, at step n no more than ``(1 + n) / (10 + n)``; with 0
             the average is the network itself.
+        max_skipped: batches in a row that may be skipped; one more ends the training.
     """
 
     net: SRNet
     averaged: SRNet
+    guard: Guard
 
     def __init__(
         self,
@@ -46,10 +53,13 @@ class SRTraining(pl.LightningModule):
         arch_args: dict[str, Any] | None = None,
         init_from: str | None = None,
         ema_decay: float = 0.999,
+        max_skipped: int = 10,
     ) -> None:
         super().__init__()
         if not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay {ema_decay}: from 0 (no averaging) to below 1")
+        if max_skipped < 0:
+            raise ValueError(f"max_skipped must be 0 batches or more, got {max_skipped}")
         self.net = build(arch, scale, **(arch_args or {}))
         if init_from:
             load_weights(self.net, init_from)
@@ -57,6 +67,8 @@ class SRTraining(pl.LightningModule):
         self.net.to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.net).requires_grad_(False).eval()
         self.ema_decay = ema_decay
+        self.max_skipped = max_skipped
+        self._skipped_before = 0  # in the part of the run that is resumed
         self.protocol = matlab_y(scale)
         self.validated_at = -1  # step of the last validation
 
@@ -66,11 +78,52 @@ class SRTraining(pl.LightningModule):
         Part of the step, not of a hook after it: checkpoints are written before such hooks.
         """
         # With a fixed decay the random first weights would stay visible for thousands of steps.
-        weight = 1 - min(self.ema_decay, (1 + step) / (10 + step))
+        decay = min(self.ema_decay, (1 + step) / (10 + step))
+        keep = torch.where(self.guard.refused, 1.0, decay)  # a refused step moves nothing
         with torch.no_grad():
-            torch._foreach_lerp_(_floating(self.averaged), _floating(self.net), weight)
-            for average, counter in zip(_counters(self.averaged), _counters(self.net), strict=True):
-                average.copy_(counter)
+            moved = torch._foreach_mul(_floating(self.net), 1 - keep)
+            average = _floating(self.averaged)
+            torch._foreach_mul_(average, keep)
+            torch._foreach_add_(average, moved)
+            for mine, counter in zip(_counters(self.averaged), _counters(self.net), strict=True):
+                mine.copy_(counter)
+
+    def changing(self) -> list[nn.Module]:
+        """The modules whose buffers a training step changes."""
+        return [self.net]
+
+    def judge(self, *optimizers: Optimizer) -> None:
+        """Has the optimisers refuse their next step if one of their gradients is not finite."""
+        self.guard.judge(*optimizers, step=self.global_step + 1)
+
+    def on_train_start(self) -> None:
+        """Takes the state from which training starts or goes on as sound."""
+        self.guard = Guard(
+            self.changing(), max_skipped=self.max_skipped, skipped=self._skipped_before
+        )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
+        """Counts skipped batches, and gives up after too many.
+
+        An accelerator is asked only when a point of the curves is due, and waits for it anyway.
+        """
+        self.log("train/skipped", self.guard.skipped.float())
+        every: int = self.trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
+        if self.device.type == "cpu" or self.global_step % every == 0:
+            self.guard.check()
+
+    def on_train_end(self) -> None:
+        """Looks at the steps since the last point of the curves."""
+        self.guard.check()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the count of skipped batches."""
+        guard = getattr(self, "guard", None)
+        checkpoint["skipped"] = int(guard.skipped) if guard else self._skipped_before
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self._skipped_before = checkpoint.get("skipped", 0)
 
     def on_fit_start(self) -> None:
         """Remembers the seed of the run."""

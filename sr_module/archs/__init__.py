@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from torch import nn
 
 from sr_module.archs.compact import SRVGGNetCompact
-from sr_module.archs.discriminators import SRGANDiscriminator, UNetDiscriminator
+from sr_module.archs.discriminators import (
+    SRGANDiscriminator,
+    UNetDiscriminator,
+    VGGStyleDiscriminator,
+)
 from sr_module.archs.drcn import DRCN
 from sr_module.archs.edsr import EDSR
 from sr_module.archs.espcn import ESPCN
@@ -40,6 +44,7 @@ ARCHS: dict[str, type[SRNet]] = {
 
 DISCRIMINATORS: dict[str, type[nn.Module]] = {
     "srgan": SRGANDiscriminator,
+    "vgg128": VGGStyleDiscriminator,
     "unet": UNetDiscriminator,
 }
 

@@ -1,8 +1,10 @@
 """Discriminators: they judge pictures of the high-resolution side and return logits.
 
 ``SRGANDiscriminator``: Ledig et al. 2017, arXiv:1609.04802, figure 4, one logit per picture; the
-sigmoid is part of the loss. ``UNetDiscriminator``: Wang et al. 2021, arXiv:2107.10833, section 3.4,
-one logit per pixel, every inner convolution under spectral norm. No departure.
+sigmoid is part of the loss. ``VGGStyleDiscriminator``: the one ESRGAN was trained with, Wang et al.
+2018, arXiv:1809.00219, one logit per picture; layers and parameter names are those of the published
+training code for crops of 128 pixels. ``UNetDiscriminator``: Wang et al. 2021, arXiv:2107.10833,
+section 3.4, one logit per pixel, every inner convolution under spectral norm. No departure.
 """
 
 from torch import Tensor, nn
@@ -36,13 +38,45 @@ class SRGANDiscriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, 3, crop, crop) -> (B, 1)`` logits."""
-        if image.shape[-2:] != (self.crop, self.crop):
-            given = "x".join(map(str, image.shape[-2:]))
-            raise ValueError(
-                f"this srgan discriminator was built for crops of {self.crop} pixels, got {given}; "
-                f"set its crop to the training crop"
-            )
+        _require_crop("srgan", image, self.crop)
         logits: Tensor = self.classifier(self.features(image).flatten(1))
+        return logits
+
+
+class VGGStyleDiscriminator(nn.Module):
+    """ESRGAN's discriminator for square crops of ``crop`` pixels, a multiple of 32.
+
+    Five stages halve the picture each; other crops change the first linear layer alone.
+    """
+
+    def __init__(self, *, crop: int = 128, features: int = 64) -> None:
+        super().__init__()
+        if crop % 32:
+            raise ValueError(f"the vgg128 discriminator needs a crop divisible by 32, got {crop}")
+        self.crop = crop
+        widths = [features * factor for factor in (1, 2, 4, 8, 8)]
+        self.conv0_0 = nn.Conv2d(3, features, 3, padding=1)
+        self.normalised: list[str] = []
+        for stage, width in enumerate(widths):
+            if stage:
+                self._add(f"{stage}_0", nn.Conv2d(widths[stage - 1], width, 3, 1, 1, bias=False))
+            self._add(f"{stage}_1", nn.Conv2d(width, width, 4, 2, 1, bias=False))
+        self.linear1 = nn.Linear(widths[-1] * (crop // 32) ** 2, 100)
+        self.linear2 = nn.Linear(100, 1)
+
+    def _add(self, place: str, conv: nn.Conv2d) -> None:
+        self.add_module(f"conv{place}", conv)
+        self.add_module(f"bn{place}", nn.BatchNorm2d(conv.out_channels))
+        self.normalised.append(place)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(B, 3, crop, crop) -> (B, 1)`` logits."""
+        _require_crop("vgg128", image, self.crop)
+        x = _rectify(self.conv0_0(image))
+        for place in self.normalised:
+            x = getattr(self, f"conv{place}")(x)
+            x = _rectify(getattr(self, f"bn{place}")(x))
+        logits: Tensor = self.linear2(_rectify(self.linear1(x.flatten(1))))
         return logits
 
 
@@ -77,6 +111,15 @@ class UNetDiscriminator(nn.Module):
             x = _rectify(conv(x)) + skips.pop()
         logits: Tensor = self.conv9(_rectify(self.conv8(_rectify(self.conv7(x)))))
         return logits
+
+
+def _require_crop(name: str, image: Tensor, crop: int) -> None:
+    if image.shape[-2:] != (crop, crop):
+        given = "x".join(map(str, image.shape[-2:]))
+        raise ValueError(
+            f"this {name} discriminator was built for crops of {crop} pixels, got {given}; set its "
+            "crop to the training crop"
+        )
 
 
 def _down(inputs: int, outputs: int) -> nn.Module:

@@ -96,23 +96,45 @@ def test_batches_are_steps_though_two_optimisers_step():
         assert {float(s["step"]) for s in optimizer.state.values()} == {5.0}
 
 
-def test_the_discriminator_is_frozen_in_the_generators_step_and_learns_in_its_own():
+def gradients(module: nn.Module) -> list[Tensor | None]:
+    return [None if p.grad is None else p.grad.clone() for p in module.parameters()]
+
+
+def same(one: list[Tensor | None], other: list[Tensor | None]) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all((a is None) == (b is None) and (a is None or torch.equal(a, b)) for a, b in pairs)
+
+
+def test_each_loss_gives_gradients_to_its_own_network_alone():
     seen = []
 
     class Spy(Adversarial):
-        def _step(self, optimizer, loss):
-            before = [copy_of(self.net), copy_of(self.discriminator)]
-            frozen = not any(p.requires_grad for p in self.discriminator.parameters())
-            super()._step(optimizer, loss)
-            moved = [learned(before[0], self.net), learned(before[1], self.discriminator)]
-            clean = all(p.grad is None for p in self.discriminator.parameters())
-            seen.append((frozen, *moved, clean))
+        def manual_backward(self, loss, *args, **kwargs):
+            parts = (self.net, self.discriminator)
+            before = [gradients(part) for part in parts]
+            frozen = [not any(p.requires_grad for p in part.parameters()) for part in parts]
+            super().manual_backward(loss, *args, **kwargs)
+            after = [gradients(part) for part in parts]
+            seen.append((frozen, [not same(*pair) for pair in zip(before, after, strict=True)]))
 
     spy = Spy("msrresnet", arch_args=TINY, discriminator_args={"features": 4})
     run(spy, 2)
-    generator, discriminator = (True, True, False, True), (False, False, True, True)
+    generator, discriminator = ([False, True], [True, False]), ([True, False], [False, True])
     assert seen == [generator, discriminator] * 2
     assert all(p.requires_grad for p in spy.discriminator.parameters())
+
+
+def test_each_optimiser_moves_its_own_network_alone():
+    seen = []
+
+    class Spy(Adversarial):
+        def _step(self, optimizer):
+            before = [copy_of(self.net), copy_of(self.discriminator)]
+            super()._step(optimizer)
+            seen.append([learned(before[0], self.net), learned(before[1], self.discriminator)])
+
+    run(Spy("msrresnet", arch_args=TINY, discriminator_args={"features": 4}), 2)
+    assert seen == [[True, False], [False, True]] * 2
 
 
 def test_the_discriminator_tells_true_from_made_better_with_every_step():
@@ -128,16 +150,32 @@ def test_the_discriminator_tells_true_from_made_better_with_every_step():
     assert watch.logged[-1]["train/loss_d"] < watch.logged[0]["train/loss_d"]
 
 
-@pytest.mark.parametrize("gan", ["vanilla", "ragan"])
+@pytest.mark.parametrize("gan", ["vanilla", "ragan", "lsgan"])
 def test_the_generators_loss_is_the_weighted_sum_of_its_parts(vgg, gan):
     watch = Watch()
     perceptual = Perceptual(layers={"conv1_1": 0.5, "conv1_2": 1.0}, weights=vgg)
-    weights = {"pixel_weight": 0.3, "perceptual_weight": 2.0, "gan_weight": 0.1}
+    weights = {
+        "pixel_weight": 0.3, "perceptual_weight": 2.0, "gan_weight": 0.1, "tv_weight": 1e-4,
+    }  # fmt: skip
     run(model(gan=gan, perceptual=perceptual, **weights), 2, watch)
     for row in watch.logged:
         parts = 0.3 * row["train/pixel"] + 2 * row["train/perceptual"] + 0.1 * row["train/gan"]
+        parts += 1e-4 * row["train/tv"]
         assert row["train/loss"] == pytest.approx(parts, rel=1e-5)
-        assert min(row["train/pixel"], row["train/perceptual"], row["train/gan"]) > 0
+        names = ("train/pixel", "train/perceptual", "train/gan", "train/tv")
+        assert min(row[name] for name in names) > 0
+
+
+def test_without_a_weight_total_variation_is_not_computed(monkeypatch):
+    def never(sr: Tensor) -> Tensor:
+        raise AssertionError
+
+    monkeypatch.setattr("sr_module.adversarial.total_variation", never)
+    watch = Watch()
+    run(model(), 1, watch)
+    assert "train/tv" not in watch.logged[0]
+    with pytest.raises(AssertionError):
+        run(model(tv_weight=1e-8), 1)
 
 
 def test_the_perceptual_network_is_frozen_and_out_of_checkpoints(vgg):
@@ -165,7 +203,7 @@ def test_clipping_bounds_the_gradients_of_both_networks():
     norms = []
 
     class Norms(Adversarial):
-        def _step(self, optimizer, loss):
+        def _step(self, optimizer):
             step = optimizer.optimizer.step
 
             def spy(*args, **kwargs):
@@ -174,7 +212,7 @@ def test_clipping_bounds_the_gradients_of_both_networks():
                 return step(*args, **kwargs)
 
             optimizer.optimizer.step = spy
-            super()._step(optimizer, loss)
+            super()._step(optimizer)
             optimizer.optimizer.step = step
 
     def measured(clip_norm: float | None) -> list[float]:
@@ -201,10 +239,11 @@ def test_each_network_has_its_own_schedule():
     assert rates == pytest.approx([1e-4, 2e-3])
 
 
-def test_the_vgg_style_discriminator_trains_on_its_crop_size():
+@pytest.mark.parametrize(("name", "gan"), [("srgan", "vanilla"), ("vgg128", "hinge")])
+def test_the_vgg_style_discriminators_train_on_their_crop_size(name, gan):
     adversarial = Adversarial(
-        "msrresnet", arch_args=TINY, gan="vanilla", discriminator="srgan",
-        discriminator_args={"crop": 32},
+        "msrresnet", arch_args=TINY, gan=gan, discriminator=name,
+        discriminator_args={"crop": 32, "features": 16},
     )  # fmt: skip
     before = copy_of(adversarial.discriminator)
     run(adversarial, 1)

@@ -1,40 +1,34 @@
-"""Losses by hand; the relativistic mean under two real processes."""
+"""Losses between pictures, by hand."""
 
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from sr_module.losses import (
     PIXEL_LOSSES,
     PerceptualLoss,
-    RelativisticAverageGan,
-    VanillaGan,
     charbonnier,
-    gan_loss,
+    euclidean,
+    l2,
     pixel_loss,
+    ssim,
+    total_variation,
+    with_total_variation,
 )
-from tests.sr_module.test_vgg import shallow_weights
-
-LN2 = math.log(2)
-
-
-def says_real(logit: float) -> float:
-    return math.log1p(math.exp(-logit))
-
-
-def says_fake(logit: float) -> float:
-    return math.log1p(math.exp(logit))
+from sr_module.metrics import Protocol
+from sr_module.metrics import ssim as ssim_metric
+from tests.sr_module.test_vgg import normalised, random_vgg19, shallow_weights
 
 
 def test_pixel_losses_equal_their_formulas():
     sr, hr = torch.tensor([[[[0.1, 0.5]]]]), torch.tensor([[[[0.4, 0.5]]]])
-    values = {name: pixel_loss(name)(sr, hr).item() for name in PIXEL_LOSSES}
+    values = {name: pixel_loss(name)(sr, hr).item() for name in PIXEL_LOSSES if name != "ssim"}
     smooth = (math.sqrt(0.09 + 1e-6) + 1e-3) / 2
-    assert values == pytest.approx({"l1": 0.15, "l2": 0.045, "charbonnier": smooth})
+    expected = {"l1": 0.15, "l2": 0.045, "charbonnier": smooth, "euclidean": 0.045}
+    assert values == pytest.approx(expected)
 
 
 def test_charbonnier_has_a_gradient_where_the_pictures_agree():
@@ -44,83 +38,66 @@ def test_charbonnier_has_a_gradient_where_the_pictures_agree():
     assert sr.grad.item() == 0
 
 
+def test_euclidean_sums_over_a_picture_and_averages_over_the_batch():
+    hr = torch.zeros(2, 3, 1, 2)
+    sr = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1).expand_as(hr)
+    # six values of 1 squared, six of 2 squared: (6 + 24) / 2 pictures / 2
+    assert euclidean(sr, hr).item() == 7.5
+    sr, hr = torch.rand(4, 3, 5, 7), torch.rand(4, 3, 5, 7)
+    assert torch.allclose(euclidean(sr, hr), l2(sr, hr) * 3 * 5 * 7 / 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_ssim_loss_is_one_minus_the_metric(channels: int):
+    hr = torch.nn.functional.interpolate(torch.rand(2, channels, 6, 7), scale_factor=5)
+    hr = (hr * 255).round() / 255  # the metric rounds to levels
+    sr = ((hr + 0.1 * torch.randn_like(hr)).clamp(0, 1) * 255).round() / 255
+    score = ssim_metric(sr, hr, Protocol("all", channels="rgb", shave=0)).mean().item()
+    assert 0.1 < score < 0.95
+    assert ssim(sr, hr).item() == pytest.approx(1 - score, abs=1e-4)
+
+
+def test_the_ssim_loss_is_0_for_equal_pictures_and_its_gradient_leads_there():
+    hr = torch.rand(1, 3, 24, 24)
+    assert ssim(hr, hr).item() == pytest.approx(0, abs=1e-6)
+    sr = (hr + 0.1 * torch.randn_like(hr)).requires_grad_()
+    before = ssim(sr, hr)
+    (gradient,) = torch.autograd.grad(before, sr)
+    assert ssim(sr - 10 * gradient, hr) < before - 0.01
+
+
+def test_the_ssim_loss_is_the_same_under_mixed_precision():
+    sr, hr = torch.rand(2, 1, 3, 24, 24)
+    expected = ssim(sr, hr)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(ssim(sr, hr), expected)
+
+
+def test_the_ssim_loss_refuses_crops_smaller_than_its_window():
+    with pytest.raises(ValueError, match="11 pixels or more a side, got 10x24"):
+        ssim(torch.rand(1, 3, 10, 24), torch.rand(1, 3, 10, 24))
+
+
+def test_total_variation_sums_the_steps_between_neighbours():
+    picture = torch.tensor([[[[0.0, 1.0, 0.5], [0.0, 0.0, 0.0]]]])
+    # right: 1 + 0.5 and 0; down: 0 + 1 + 0.5
+    assert total_variation(picture).item() == 3
+    assert total_variation(torch.cat([picture, torch.ones_like(picture)])).item() == 1.5
+    assert total_variation(picture.expand(1, 3, 2, 3)).item() == 9
+
+
+def test_total_variation_is_added_by_weight_and_not_computed_without():
+    sr, hr = torch.rand(2, 2, 3, 8, 8)
+    loss = with_total_variation(l2, 2e-3)(sr, hr)
+    assert torch.allclose(loss, l2(sr, hr) + 2e-3 * total_variation(sr))
+    assert with_total_variation(l2, 0) is l2
+    with pytest.raises(ValueError, match="tv_weight -1: 0"):
+        with_total_variation(l2, -1)
+
+
 def test_an_unknown_name_is_answered_with_the_nearest_one():
     with pytest.raises(ValueError, match="unknown pixel loss 'l11'; did you mean 'l1'"):
         pixel_loss("l11")
-    with pytest.raises(ValueError, match=r"did you mean 'ragan'.*vanilla, ragan"):
-        gan_loss("rgan")
-
-
-@pytest.mark.parametrize("name", ["vanilla", "ragan"])
-def test_an_undecided_discriminator_costs_coin_flips(name: str):
-    loss, zero = gan_loss(name), torch.zeros(4, 1)
-    flips = {"vanilla": 2, "ragan": 1}[name]
-    assert loss.discriminator(zero, zero).item() == pytest.approx(flips * LN2)
-    assert loss.generator(zero, zero).item() == pytest.approx(LN2)
-
-
-def test_vanilla_values_by_hand():
-    real, fake = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [-2.0]])
-    discriminator = (says_real(1) + says_real(3)) / 2 + (says_fake(0) + says_fake(-2)) / 2
-    assert VanillaGan().discriminator(real, fake).item() == pytest.approx(discriminator)
-    generator = (says_real(0) + says_real(-2)) / 2
-    assert VanillaGan().generator(real, fake).item() == pytest.approx(generator)
-
-
-def test_relativistic_values_by_hand():
-    real, fake = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [-2.0]])  # means 2 and -1
-    says = (says_real(2) + says_real(4)) / 2, (says_fake(-2) + says_fake(-4)) / 2
-    loss = RelativisticAverageGan()
-    assert loss.discriminator(real, fake).item() == pytest.approx(sum(says) / 2)
-    opposite = (says_fake(2) + says_fake(4)) / 2, (says_real(-2) + says_real(-4)) / 2
-    assert loss.generator(real, fake).item() == pytest.approx(sum(opposite) / 2)
-
-
-@pytest.mark.parametrize("name", ["vanilla", "ragan"])
-def test_each_side_gains_by_moving_its_own_way(name: str):
-    loss = gan_loss(name)
-    real, fake = torch.randn(8, 1, requires_grad=True), torch.randn(8, 1, requires_grad=True)
-    of_real, of_fake = torch.autograd.grad(loss.discriminator(real, fake), (real, fake))
-    assert (of_real < 0).all()  # a lower loss lies at higher logits of real pictures
-    assert (of_fake > 0).all()
-    (of_fake,) = torch.autograd.grad(loss.generator(real, fake), fake)
-    assert (of_fake < 0).all()
-
-
-def _train_one_step(rank: int, store: str, results: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    judge = DistributedDataParallel(_judge())
-    real, fake = _pictures()
-    half = slice(2 * rank, 2 * rank + 2)
-    loss = RelativisticAverageGan().discriminator(judge(real[half]), judge(fake[half]))
-    loss.backward()
-    torch.save((loss.detach(), judge.module.weight.grad), f"{results}/{rank}.pt")
-    distributed.destroy_process_group()
-
-
-def _judge() -> nn.Linear:
-    judge = nn.Linear(3, 1)
-    nn.init.constant_(judge.weight, 0.5)
-    nn.init.zeros_(judge.bias)
-    return judge
-
-
-def _pictures() -> tuple[Tensor, Tensor]:
-    pictures = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(3))
-    return 2 * pictures[0], pictures[1] - 1
-
-
-def test_the_relativistic_mean_of_two_processes_is_that_of_the_whole_batch(tmp_path: Path):
-    multiprocessing.spawn(_train_one_step, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
-    judge = _judge()
-    real, fake = _pictures()
-    expected = RelativisticAverageGan().discriminator(judge(real), judge(fake))
-    expected.backward()
-    losses, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)), strict=True)
-    assert torch.allclose(sum(losses) / 2, expected)
-    assert torch.allclose(gradients[0], judge.weight.grad)
-    assert torch.allclose(gradients[1], judge.weight.grad)
 
 
 def perceptual(folder: Path, **settings: object) -> PerceptualLoss:
@@ -161,3 +138,32 @@ def test_layers_are_weighed(tmp_path: Path):
 
     expected = 0.5 * value({"conv1_1": 1}) + 2 * value({"conv2_1": 1})
     assert torch.allclose(value({"conv1_1": 0.5, "conv2_1": 2}), expected)
+
+
+def test_srgans_and_real_esrgans_losses_are_those_of_torchvisions_layers(tmp_path: Path):
+    """Random weights; a ReLU in place would spoil what came before it, so parts are run anew."""
+    reference = random_vgg19(tmp_path / "vgg.safetensors")
+    sr, hr = torch.rand(2, 1, 3, 32, 32)
+
+    def value(layers: dict[str, float], **settings: object) -> Tensor:
+        weights = tmp_path / "vgg.safetensors"
+        return PerceptualLoss(layers, weights=weights, **settings)(sr, hr)
+
+    def features(end: int) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return tuple(reference[:end](normalised(picture)) for picture in (sr, hr))
+
+    for layer, end in {"conv2_2": 9, "conv5_4": 36}.items():  # VGG22 and VGG54, after their ReLU
+        found = value(
+            {layer: 1.0}, before_activation=False, criterion="l2", feature_scale=1 / 12.75
+        )
+        a, b = features(end)
+        torch.testing.assert_close(found, (a - b).square().mean() / 12.75**2)
+    weights = {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
+    ends = (3, 8, 17, 26, 35)
+    terms = [
+        weight * (features(end)[0] - features(end)[1]).abs().mean()
+        for weight, end in zip(weights.values(), ends, strict=True)
+    ]
+    assert min(terms) > 0
+    torch.testing.assert_close(value(weights, before_activation=True), sum(terms))

@@ -135,3 +135,38 @@ def test_set5_is_reduced_bit_for_bit_as_by_matlab(data, scale: int):
         lr = read_image(str(published), ImageReadMode.RGB)
         assert torch.equal(imresize(hr, Fraction(1, scale)), lr), path.name
         assert torch.equal(imresize(hr / 255, 1 / scale).mul(255).round().byte(), lr), path.name
+
+
+def test_halving_by_lanczos_has_the_kernel_worked_out_by_hand():
+    line = torch.zeros(1, 32, dtype=torch.float64)
+    line[0, 16] = 1.0
+    response = imresize(line.expand(2, -1), 0.5, quantize=False, kernel="lanczos3")[0]
+
+    def lanczos(x: float) -> float:
+        return 3 * math.sin(math.pi * x) * math.sin(math.pi * x / 3) / (math.pi * x) ** 2
+
+    # new centres lie a quarter, three quarters, ... of a new pixel from the old one
+    taps = [lanczos(k + 0.25) if abs(k + 0.25) < 3 else 0 for k in range(-4, 4)]
+    taps_of_one = sum(lanczos(k / 2 + 0.25) for k in range(-6, 6))
+    expected = torch.tensor(taps, dtype=torch.float64) / taps_of_one
+    assert torch.allclose(response[4:12], expected, atol=1e-12)
+    assert float(response.sum()) == pytest.approx(0.5, abs=1e-9)
+
+
+def test_lanczos_keeps_a_flat_picture_and_enlarges_a_fine_wave_better_than_cubic():
+    flat = torch.full((1, 7, 9), 77, dtype=torch.uint8)
+    for scale in SCALES:
+        assert imresize(flat, scale, kernel="lanczos3").unique().tolist() == [77]
+    fine = torch.arange(-8, 128, dtype=torch.float64).add(0.5).div(2).sub(0.5)
+    wave = torch.cos(0.6 * math.pi * torch.arange(-4, 64)).expand(2, -1).double()
+    truth = torch.cos(0.6 * math.pi * fine)
+    errors = [
+        (imresize(wave, 2, quantize=False, kernel=kernel)[0] - truth)[12:-12].square().mean()
+        for kernel in ("cubic", "lanczos3")
+    ]
+    assert errors[1] < errors[0] / 2
+
+
+def test_another_kernel_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown kernel of imresize: 'lanczos'; did you mean"):
+        imresize(torch.rand(4, 4), 2, kernel="lanczos")

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from torchvision.models import vgg19
 
 from sr_module.vgg import VGGFeatures
@@ -22,18 +23,31 @@ def shallow_weights(path: Path, *, prefix: str = "") -> Path:
     return path
 
 
-def test_features_are_those_of_torchvisions_network(tmp_path: Path):
-    """The reference is built without its classifier's half gigabyte of weights."""
+def random_vgg19(path: Path) -> torch.nn.Sequential:
+    """Torchvision's layers with random weights, which are written to ``path``.
+
+    They are built without the classifier's half gigabyte of weights.
+    """
     with torch.device("meta"):
         layers = vgg19().features
     reference = layers.to_empty(device="cpu").eval()
     for parameter in reference.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    save_file(reference.state_dict(), tmp_path / "vgg.safetensors")
-    names = {"conv1_1": 0, "conv3_4": 16, "conv5_4": 34}
-    image = torch.rand(1, 3, 32, 32)
+    save_file(reference.state_dict(), path)
+    return reference
+
+
+def normalised(image: Tensor) -> Tensor:
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    return (image - mean) / std
+
+
+def test_features_are_those_of_torchvisions_network(tmp_path: Path):
+    """Before its ReLU conv5_4 is ``features[:35]``."""
+    reference = random_vgg19(tmp_path / "vgg.safetensors")
+    names = {"conv1_1": 0, "conv1_2": 2, "conv2_2": 7, "conv3_4": 16, "conv4_4": 25, "conv5_4": 34}
+    image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         for before in (True, False):
             found = VGGFeatures(
@@ -42,7 +56,7 @@ def test_features_are_those_of_torchvisions_network(tmp_path: Path):
             for name, index in names.items():
                 # torchvision's ReLUs work in place: stop before one to see what enters it
                 part = reference[: index + 1 if before else index + 2]
-                assert torch.allclose(found[name], part((image - mean) / std), atol=1e-5), name
+                assert torch.allclose(found[name], part(normalised(image)), atol=1e-5), name
 
 
 def test_keys_with_the_prefix_of_torchvision_are_read_too(tmp_path: Path):
