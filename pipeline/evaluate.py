@@ -1,53 +1,42 @@
-"""``srdet evaluate``: PSNR and SSIM by the papers' protocol, per picture and mean.
+"""``srdet evaluate``: networks, kernels and anyone's pictures in one table, by a stated protocol.
 
-srdet evaluate --model bicubic --scale 4 --hr Set5/HR --json set5.json
-srdet evaluate --model runs/srresnet/net.safetensors --hr Set5/HR
-srdet evaluate --sr outputs/ --scale 4 --hr Set5/HR        (scores pictures made by anyone)
+srdet evaluate --model bicubic runs/srresnet/net.safetensors --hr Set5=Set5/HR Set14
+srdet evaluate --model mine=net.safetensors --ensemble true --hr Set5/HR --markdown table.md
+srdet evaluate --sr RCAN=outputs/ --scale 4 --hr Set5/HR        (scores pictures made by anyone)
 """
 
-import re
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from json import dumps
 from pathlib import Path
+from re import sub
 
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
+import torch
 
 from pipeline import tracking
+from pipeline.candidates import (
+    Candidate,
+    ensembled,
+    in_colour,
+    is_kernel,
+    made_elsewhere,
+    on_luma,
+    open_models,
+)
+from pipeline.columns import USUAL, Column, Perceptual, ProtocolName, columns
 from pipeline.files import atomic_file
 from pipeline.options import run_function
-from pipeline.pictures import find_pictures, read_grey_or_rgb, read_picture, to_float
+from pipeline.pictures import write_picture
 from pipeline.progress import bar
-from pipeline.upscalers import Precision, Upscaler, open_upscaler
-from sr_module.metrics import Protocol, luma, matlab_y, psnr, ssim
-from sr_module.resize import crop_to_multiple, imresize
+from pipeline.score_table import markdown as as_markdown
+from pipeline.score_table import print_tables
+from pipeline.scoring import Evaluated, ModelScores, PictureScores, SetScores, average, score
+from pipeline.truth import DataSet, Truth, open_sets, split_name, truth_reader
+from pipeline.upscalers import Precision, Upscaler
 
-
-@dataclass(frozen=True)
-class Score:
-    """One picture's numbers."""
-
-    picture: str
-    psnr: float
-    ssim: float
-    seconds_per_megapixel: float
-    """Of output; 0 where the pictures were made elsewhere."""
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A table of scores, its mean, and how it was measured."""
-
-    model: str
-    scale: int
-    protocol: str
-    parameters: int
-    scores: list[Score]
-    psnr: float
-    ssim: float
+_WARM_UP = 64
+"""Low-resolution side of the first, uncounted piece."""
 
 
 def main(words: list[str]) -> None:
@@ -56,177 +45,212 @@ def main(words: list[str]) -> None:
 
 
 def evaluate(
-    hr: list[Path],
+    hr: list[str],
     *,
-    model: str | None = None,
-    sr: Path | None = None,
+    model: list[str] | None = None,
+    sr: list[str] | None = None,
     lr: Path | None = None,
     scale: int | None = None,
+    protocol: ProtocolName = "matlab-y",
+    metrics: list[str] | None = None,
+    perceptual: Perceptual = Perceptual(),  # noqa: B008 (frozen)
+    ensemble: bool = False,
     precision: Precision = "fp32",
+    device: str | None = None,
+    save: Path | None = None,
+    per_picture: bool = False,
     json: Path | None = None,
+    markdown: Path | None = None,
     track: bool = True,
 ) -> Evaluated:
-    """Scores a network, a kernel, or pictures made by anyone against high-resolution pictures.
+    """Scores networks, kernels and pictures made by anyone against high-resolution pictures.
 
     Args:
-        hr: folders or files of high-resolution pictures, cropped to multiples of the scale.
-        model: "bicubic", "bilinear", "nearest", or a file of weights.
-        sr: folder of pictures to score instead; a file belongs to the hr picture whose name it
-            begins with.
+        hr: the sets, each NAME=FOLDER, a folder, or files; cropped to multiples of the scale.
+        model: the rows: "bicubic" and other kernels, networks by name, files of weights; NAME=MODEL
+            names a row.
+        sr: rows of pictures made elsewhere, each FOLDER or NAME=FOLDER; a file belongs to the hr
+            picture whose name it begins with.
         lr: folder of low-resolution pictures, named as for sr; made from hr by MATLAB's bicubic
             without it.
         scale: enlargement; a network knows its own.
+        protocol: "matlab-y" of the papers' tables, "ntire" (RGB and Y), or "pirm" (RMSE and NIQE).
+        metrics: the columns, of psnr, ssim, rmse, consistency, lpips, dists and niqe; those that
+            the protocol's tables show without it.
+        perceptual: files of LPIPS, NIQE and DISTS.
+        ensemble: networks by the mean of eight flips and turns, marked "+" (eight times slower).
         precision: in which a network computes.
-        json: file for the numbers.
-        track: log the table to MLflow.
+        device: where networks run; cuda where there is one without it.
+        save: folder for the made pictures, as SAVE/ROW/SET/PICTURE.png.
+        per_picture: print every picture's scores, too.
+        json: file for all numbers.
+        markdown: file for the table.
+        track: log every row to MLflow.
 
     Returns:
         The table.
+
+    Raises:
+        ValueError: settings that do not go together, or pictures that cannot be compared.
+        FileNotFoundError: a set, a model, a metric's file or a picture's partner is missing.
     """
-    if (model is None) == (sr is None):
-        raise ValueError("say what to score: either --model NAME_OR_FILE or --sr FOLDER")
-    if sr is not None and not scale:
-        raise ValueError("--sr needs the --scale its pictures were made for, such as --scale 4")
-    upscaler = open_upscaler(model, scale=scale, precision=precision) if model else None
-    factor = upscaler.scale if upscaler else int(scale or 0)
-    protocol = matlab_y(factor)
-    make = _maker(upscaler, sr, lr)
-    scores = []
-    pictures = find_pictures(hr)
-    with bar("scoring", len(pictures)) as advance:
-        for path in pictures:
-            truth = crop_to_multiple(to_float(read_grey_or_rgb(path))[None], factor)
-            pair, seconds = make(path, truth)
-            scores.append(_score(path.stem, *pair, protocol, seconds))
-            advance(1)
-    result = _mean(scores, upscaler, str(sr), factor, protocol)
-    _print(result)
+    upscalers = open_models(model or [], scale=scale, precision=precision, device=device)
+    factor = _scale_of(upscalers, sr, scale)
+    sets = open_sets(hr)
+    luma = protocol == "matlab-y" and lr is None
+    rows = [
+        _row(word, upscaler, ensemble=ensemble, luma=luma)
+        for word, upscaler in zip(model or [], upscalers, strict=True)
+    ]
+    rows += [_folder(word, sets) for word in sr or []]
+    _check(rows, ensemble=ensemble, save=save)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = metrics or USUAL[protocol]
+    measures = columns(wanted, protocol, factor, settings=perceptual, device=device)
+    models = _score_all(rows, sets, measures, scale=factor, lr=lr, save=save)
+    kernels = [row.name for row, word in zip(rows, model or [], strict=False) if is_kernel(word)]
+    remarks = _remarks(protocol, lr, ensemble, kernels if luma else [])
+    remarks.append(f"networks in {precision} on {device}; time is the median over pictures")
+    result = Evaluated(factor, {c.key: c.protocol for c in measures}, remarks, models)
+    print_tables(result, measures, per_picture=per_picture)
     if json:
-        with atomic_file(json) as temporary:
-            temporary.write_text(dumps(asdict(result), indent=1) + "\n")
+        _write(json, dumps(asdict(result), indent=1) + "\n")
+    if markdown:
+        _write(markdown, as_markdown(result, measures, per_picture=per_picture))
     if track:
-        _track(result, hr)
+        _track(result)
     return result
 
 
-Pair = tuple[Tensor, Tensor]
-"""The made picture and the true one, ``(1, C, H, W)``, one channel where they are grey."""
+def _scale_of(upscalers: Sequence[Upscaler], sr: Sequence[str] | None, scale: int | None) -> int:
+    if not upscalers and not sr:
+        raise ValueError("say what to score: --model NAME_OR_FILE, or --sr FOLDER, or both")
+    if upscalers:
+        return upscalers[0].scale
+    if not scale or scale < 1:
+        raise ValueError("--sr needs the --scale its pictures were made for, such as --scale 4")
+    return scale
 
 
-def _maker(
-    upscaler: Upscaler | None, sr: Path | None, lr: Path | None
-) -> Callable[[Path, Tensor], tuple[Pair, float]]:
-    """How the pictures to score come about, from a path and its true picture; with the seconds."""
-    if upscaler is None:
-        assert sr is not None, "evaluate checks that model or sr is given"
-        return lambda path, truth: ((_channels_of(_read(path, sr), truth), truth), 0.0)
-    if upscaler.parameters or lr is not None:
-        return lambda path, truth: _by_network(path, truth, upscaler, lr)
-    return lambda path, truth: _by_kernel(truth, upscaler)
+def _row(word: str, upscaler: Upscaler, *, ensemble: bool, luma: bool) -> Candidate:
+    if is_kernel(word):
+        return on_luma(upscaler) if luma else in_colour(upscaler)
+    return ensembled(upscaler) if ensemble else in_colour(upscaler)
 
 
-def _by_network(
-    path: Path, truth: Tensor, upscaler: Upscaler, lr: Path | None
-) -> tuple[Pair, float]:
-    """Enlarges 8-bit low resolution in colour, as networks are used."""
-    low = _read(path, lr) if lr else imresize(truth, 1 / upscaler.scale)
-    started = time.perf_counter()
-    made = upscaler(low.expand(-1, 3, -1, -1))
-    return (_channels_of(made, truth), truth), time.perf_counter() - started
+def _folder(word: str, sets: Sequence[DataSet]) -> Candidate:
+    name, place = split_name(word)
+    folder = Path(place).expanduser()
+    return made_elsewhere(name or folder.resolve().name, folder, sets)
 
 
-def _by_kernel(truth: Tensor, upscaler: Upscaler) -> tuple[Pair, float]:
-    """Reduces and enlarges the luma unrounded, as the bicubic rows of the papers' tables are."""
-    grey = truth.double() if truth.shape[1] == 1 else luma(truth.double())
-    low = imresize(grey, 1 / upscaler.scale, quantize=False)
-    started = time.perf_counter()
-    made = upscaler(low)
-    return (made, grey), time.perf_counter() - started
+def _check(rows: Sequence[Candidate], *, ensemble: bool, save: Path | None) -> None:
+    """Refuses before the work what would be wrong or missing after it."""
+    for name in {row.name for row in rows if [r.name for r in rows].count(row.name) > 1}:
+        raise ValueError(f"two rows would be called '{name}'; name them, as in --model mine=FILE")
+    if ensemble and not any(row.name.endswith("+") for row in rows):
+        raise ValueError("--ensemble needs a network; kernels treat every orientation alike")
+    if save and all(row.parameters is None for row in rows):
+        raise ValueError("--save keeps what models make; there is no --model")
 
 
-def _read(path: Path, folder: Path) -> Tensor:
-    return to_float(read_picture(_named_like(path, folder)))[None]
-
-
-def _channels_of(made: Tensor, truth: Tensor) -> Tensor:
-    return made.mean(1, keepdim=True) if truth.shape[1] == 1 else made
-
-
-def _named_like(path: Path, folder: Path) -> Path:
-    """The picture in ``folder`` whose name is, or begins with, that of ``path``.
-
-    Raises:
-        FileNotFoundError: there is none, or more than one.
-    """
-    pictures = find_pictures([folder])
-    found = [p for p in pictures if p.stem == path.stem]
-    # img10_x4 does not belong to img1.
-    found = found or [p for p in pictures if re.match(rf"{re.escape(path.stem)}(?!\d)", p.stem)]
-    if len(found) != 1:
-        raise FileNotFoundError(
-            f"{len(found)} pictures in {folder} belong to {path.name}; exactly one should be named "
-            f"{path.stem} or begin so"
+def _score_all(
+    rows: Sequence[Candidate],
+    sets: Sequence[DataSet],
+    measures: Sequence[Column],
+    *,
+    scale: int,
+    lr: Path | None,
+    save: Path | None,
+) -> list[ModelScores]:
+    """Every row on every picture; a picture is read once for all rows."""
+    scored: dict[tuple[str, str], list[PictureScores]] = defaultdict(list)
+    truths = _truths(sets, scale, lr)
+    with bar("scoring", len(rows) * sum(len(data_set.pictures) for data_set in sets)) as advance:
+        for truth in truths:
+            if not scored:
+                _warm_up(rows, truth)
+            for row in rows:
+                scores, made = score(row, truth, measures)
+                scored[row.name, truth.data_set].append(scores)
+                if save and row.parameters is not None:
+                    place = save / row.name / truth.data_set / f"{truth.name}.png"
+                    write_picture(made.sr[0].expand(3, -1, -1), place)
+                advance(1)
+    return [
+        ModelScores(
+            row.name,
+            row.parameters,
+            [average(each.name, scored[row.name, each.name], measures) for each in sets],
         )
-    return found[0]
+        for row in rows
+    ]
 
 
-def _score(name: str, made: Tensor, truth: Tensor, protocol: Protocol, seconds: float) -> Score:
-    if made.shape != truth.shape:
-        raise ValueError(
-            f"{name}: the picture to score is {_size(made)}, the high-resolution one "
-            f"{_size(truth)}; they must be equal (after cropping hr to a multiple of the scale)"
+def _truths(sets: Sequence[DataSet], scale: int, lr: Path | None) -> Iterator[Truth]:
+    readers = [truth_reader(data_set, scale, lr=lr) for data_set in sets]  # all must be complete
+    for data_set, read in zip(sets, readers, strict=True):
+        yield from map(read, data_set.pictures)
+
+
+def _warm_up(rows: Sequence[Candidate], truth: Truth) -> None:
+    """What is done once, such as choosing algorithms, is not charged to the first picture."""
+    for row in rows:
+        if row.parameters is not None:
+            row.make(truth.corner(_WARM_UP))
+
+
+def _remarks(
+    protocol: ProtocolName, lr: Path | None, ensemble: bool, on_luma: Sequence[str]
+) -> list[str]:
+    """What the protocols of the columns leave unsaid."""
+    low = f"read from {lr.name}" if lr else "MATLAB's bicubic, 8-bit rounding"
+    remarks = [f"low resolution: {low}"]
+    if on_luma:
+        remarks.append(f"{', '.join(on_luma)}: PSNR, SSIM and RMSE of unrounded luma")
+    if ensemble:
+        remarks.append("+: mean of eight flips and turns")
+    if protocol == "pirm":
+        remarks.append(
+            "no perceptual index: its other half, the score of Ma et al. 2017, is not freely "
+            "licensed"
         )
-    pixels = truth.shape[-1] * truth.shape[-2] / 1e6
-    return Score(
-        name,
-        float(psnr(made, truth, protocol)),
-        float(ssim(made, truth, protocol)),
-        seconds / pixels,
-    )
+    return remarks
 
 
-def _size(picture: Tensor) -> str:
-    return f"{picture.shape[-1]} x {picture.shape[-2]}"
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text)
 
 
-def _mean(
-    scores: list[Score], upscaler: Upscaler | None, sr: str, scale: int, protocol: Protocol
-) -> Evaluated:
-    count = len(scores)
-    return Evaluated(
-        upscaler.name if upscaler else sr,
-        scale,
-        str(protocol),
-        upscaler.parameters if upscaler else 0,
-        scores,
-        sum(s.psnr for s in scores) / count,
-        sum(s.ssim for s in scores) / count,
-    )
+def _track(result: Evaluated) -> None:
+    """A run for each row, so that rows are compared as runs are."""
+    for row in result.models:
+        with tracking.start("srdet evaluate", f"{row.model} x{result.scale}") as run:
+            run.params({"model": row.model, "scale": result.scale, "parameters": row.parameters})
+            run.params({"sets": ", ".join(scores.data_set for scores in row.sets)})
+            run.params({"protocol": result.protocols, "remarks": "; ".join(result.remarks)})
+            for scores in row.sets:
+                run.metrics(_metrics(scores))
+            run.table(list(_table_rows(row)), "scores.json")
 
 
-def _rows(result: Evaluated) -> Iterator[tuple[str, ...]]:
-    for s in result.scores:
-        yield s.picture, f"{s.psnr:.3f}", f"{s.ssim:.4f}", f"{s.seconds_per_megapixel:.3f}"
+def _metrics(scores: SetScores) -> dict[str, float]:
+    """Means as ``Set5/psnr_y``; a set's name without what MLflow refuses."""
+    name = sub(r"[^\w.\- ]", "_", scores.data_set)
+    metrics = {f"{name}/{key}": value for key, value in scores.mean.items()}
+    if scores.seconds_per_megapixel is not None:
+        metrics[f"{name}/seconds_per_megapixel"] = scores.seconds_per_megapixel
+    return metrics
 
 
-def _print(result: Evaluated) -> None:
-    table = Table(
-        title=f"{result.model} x{result.scale}, {result.parameters:,} parameters",
-        caption=f"protocol {result.protocol}",
-    )
-    table.add_column("picture")
-    for column in ("PSNR dB", "SSIM", "s per megapixel"):
-        table.add_column(column, justify="right")
-    for row in _rows(result):
-        table.add_row(*row)
-    table.add_section()
-    table.add_row("mean", f"{result.psnr:.3f}", f"{result.ssim:.4f}", "", style="bold")
-    Console().print(table)
-
-
-def _track(result: Evaluated, hr: list[Path]) -> None:
-    with tracking.start("srdet evaluate", f"{result.model} x{result.scale}") as run:
-        run.params({"model": result.model, "scale": result.scale, "protocol": result.protocol})
-        run.params({"hr": ", ".join(path.name for path in hr), "parameters": result.parameters})
-        run.metrics({"psnr_y": result.psnr, "ssim_y": result.ssim})
-        run.table([asdict(score) for score in result.scores], "scores.json")
+def _table_rows(row: ModelScores) -> Iterator[dict[str, str | float | None]]:
+    for scores in row.sets:
+        for picture in scores.pictures:
+            seconds = picture.seconds_per_megapixel
+            yield {
+                "set": scores.data_set,
+                "picture": picture.picture,
+                **picture.scores,
+                "seconds_per_megapixel": seconds,
+            }
