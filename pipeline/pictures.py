@@ -21,7 +21,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 200_000_000
 """Pictures above this are refused: a small file may claim a size that fills the memory."""
 
-# Pillow's own limit cannot be raised per picture and warns below ours; _check_size stands for it.
+# Pillow's own limit cannot be raised per picture and warns below ours; check_size stands for it.
 Image.MAX_IMAGE_PIXELS = None
 
 
@@ -77,7 +77,7 @@ def read_picture(source: Path | bytes, *, name: str = "", max_pixels: int = MAX_
         FileNotFoundError: no such file.
     """
     name = name or str(source if isinstance(source, Path) else "picture")
-    return _to_tensor(_open(source, name, max_pixels), name)
+    return _to_tensor(open_upright(source, name, max_pixels), name)
 
 
 def read_grey_or_rgb(path: Path) -> Tensor:
@@ -85,16 +85,21 @@ def read_grey_or_rgb(path: Path) -> Tensor:
 
     The papers' protocol compares grey pictures as they are and colour pictures by their luma.
     """
-    picture = _open(path, str(path), MAX_PIXELS)
+    picture = open_upright(path, str(path), MAX_PIXELS)
     rgb = _to_tensor(picture, str(path))
     return rgb[:1] if picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16") else rgb
 
 
-def _open(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
-    """The decoded picture, upright."""
+def open_upright(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
+    """The decoded picture in Pillow's own modes, upright.
+
+    Raises:
+        PictureError: as ``read_picture``.
+        FileNotFoundError: no such file.
+    """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            _check_size(opened, name, max_pixels)
+            check_size(*opened.size, name, max_pixels)
             upright = ImageOps.exif_transpose(opened)
             upright.load()
             return upright
@@ -114,8 +119,8 @@ _DAMAGE = (OSError, SyntaxError, EOFError, ValueError, TypeError, struct.error)
 """What Pillow raises on damaged files; the last two come of damaged EXIF data."""
 
 
-def _check_size(opened: Image.Image, name: str, max_pixels: int) -> None:
-    width, height = opened.size
+def check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    """Raises PictureError for a picture above the limit, before anything is decoded."""
     if width * height > max_pixels:
         raise PictureError(
             f"{name} has {width} x {height} = {width * height / 1e6:.0f} megapixels, more than the "

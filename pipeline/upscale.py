@@ -1,25 +1,52 @@
 """``srdet upscale``: pictures and folders, enlarged.
 
 srdet upscale --model runs/srresnet/net.safetensors --pictures photos/ a.png --out enlarged/
+
+One picture is decoded and another encoded while the network works on a third; each passes in
+bands of rows, so that the memory taken does not grow with the height of the pictures.
 """
 
+import functools
 import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.encode import RowWriter, keeps_alpha, keeps_depth, too_large_for
 from pipeline.options import run_function
-from pipeline.pictures import (
-    MAX_PIXELS,
-    PictureError,
-    find_pictures,
-    read_picture,
-    to_float,
-    write_picture,
-)
+from pipeline.pictures import MAX_PIXELS, PictureError
+from pipeline.places import Existing, Suffix, make_folder, places_for, without_existing
 from pipeline.progress import bar, console
-from pipeline.upscalers import Precision, open_upscaler
+from pipeline.raster import Raster, open_raster
+from pipeline.upscalers import Precision, Upscaler, bicubic, open_upscaler
+from sr_module.upscale import best_tile, count_parts, upscale_parts
 
 logger = logging.getLogger(__name__)
+
+_UNCUT = 2**20
+"""Tile for the upscaler itself: pieces are cut here, and come to it with their context."""
+
+_ALPHA_OVERLAP = 4
+"""Pixels of context that the bicubic enlargement of alpha needs at most."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to enlarge, known by its header."""
+
+    path: Path
+    place: Path
+    size: tuple[int, int]
+    """Height and width."""
+    depth: int
+    """Bits a value of the result."""
+    tile: int
+    parts: int
 
 
 def main(words: list[str]) -> None:
@@ -33,74 +60,215 @@ def upscale(
     out: Path,
     *,
     scale: int | None = None,
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     tile: int | None = None,
-    suffix: Literal["same", "png", "jpg", "webp", "tiff"] = "same",
+    suffix: Suffix = "same",
+    existing: Existing = "error",
     max_pixels: int = MAX_PIXELS,
 ) -> int:
     """Enlarges pictures with a network or a kernel; what cannot be read is skipped and counted.
 
+    Results are upright and keep colour profile, EXIF, resolution, transparency, grey, and 16 bits
+    where the format holds them. Transparency is enlarged bicubically. Of several frames the first
+    is enlarged.
+
     Args:
-        model: a file of weights (ours, or a published one), "bicubic", "bilinear" or "nearest".
+        model: a trained network of ``srdet models``, a file of weights (ours, or a published one),
+            or "bicubic", "lanczos", "bilinear", "nearest".
         pictures: folders (all levels) or files.
         out: folder for the enlarged pictures, under their names and sub-folders.
         scale: enlargement of a kernel; a network knows its own.
-        precision: in which a network computes.
+        precision: in which a network computes; auto takes bf16 where the hardware multiplies it
+            natively, and fp32 for pictures of 16 bits.
         tile: low-resolution side of the pieces of large pictures; chosen by size without it.
         suffix: file format of the results.
+        existing: what to do where a result stands already: stop before any work, keep it, or
+            replace it.
         max_pixels: larger pictures are skipped.
 
     Returns:
         How many were written.
 
     Raises:
-        ValueError: nothing could be read, or two results would have one name.
+        ValueError: nothing could be read, two results would have one name, a result is too large
+            for its format, or the network's output is not a number.
+        FileExistsError: results exist, and ``existing`` is "error".
+        NoSpaceError: the disk is full.
     """
-    upscaler = open_upscaler(model, scale=scale, precision=precision, tile=tile)
-    places = _places(pictures, out, suffix)
-    written = 0
-    with bar(f"enlarging {upscaler.scale} times", len(places)) as advance:
-        for path, place in places.items():
-            try:
-                lr = to_float(read_picture(path, max_pixels=max_pixels))[None]
-            except PictureError as error:
-                logger.warning("skipped: %s", error)
-                continue
-            finally:
-                advance(1)
-            write_picture(upscaler(lr)[0], place)
-            written += 1
+    open_model = functools.cache(
+        lambda precision: open_upscaler(model, scale=scale, precision=precision, tile=_UNCUT)
+    )
+    upscaler: Upscaler = open_model(precision)
+    places = places_for(pictures, out, suffix)
+    missing = without_existing(places, existing)
+    if not missing:
+        console.print(f"all {len(places)} results exist in {out}", highlight=False)
+        return 0
+    jobs = _survey(missing, upscaler, tile, max_pixels)
+    make_folder(out)
+    deep: Precision = "fp32" if precision == "auto" else precision
+    written = _enlarge_all(jobs, lambda job: open_model(deep if job.depth == 16 else precision))
     if not written:
-        raise ValueError(
-            f"none of {len(places)} pictures could be read; nothing was written to {out}"
-        )
-    console.print(f"{written} of {len(places)} pictures written to {out}", highlight=False)
+        raise _none_read(len(missing), out)
+    kept = f", {len(places) - len(missing)} kept" if len(missing) < len(places) else ""
+    console.print(f"{written} of {len(missing)} pictures written to {out}{kept}", highlight=False)
     return written
 
 
-def _places(pictures: list[Path], out: Path, suffix: str) -> dict[Path, Path]:
-    """Each picture and where it goes: its place below the folder it was found in.
+def _none_read(count: int, out: Path) -> ValueError:
+    return ValueError(f"none of {count} pictures could be read; nothing was written to {out}")
+
+
+def _survey(
+    places: Mapping[Path, Path], upscaler: Upscaler, tile: int | None, max_pixels: int
+) -> list[Job]:
+    """Reads all headers: what is there, what it will change on the way, whether it fits.
 
     Raises:
-        ValueError: two results in one place, or one over its own source.
+        ValueError: a result is too large for its format.
     """
-    places: dict[Path, Path] = {}
-    taken: dict[Path, Path] = {}
-    for given in pictures:
-        base = given if given.is_dir() else given.parent
-        for path in find_pictures([given]):
-            named = path.relative_to(base)
-            place = out / (named if suffix == "same" else named.with_suffix(f".{suffix}"))
-            if path not in places:
-                _refuse_loss(path, place, taken.setdefault(place, path))
-                places[path] = place
-    return places
+    if tile is not None and tile < 1:
+        raise ValueError(f"--tile must be at least 1 pixel, got {tile}")
+    jobs: list[Job] = []
+    told: dict[str, list[Path]] = {}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for path, place in places.items():
+        try:
+            raster = open_raster(path, max_pixels=max_pixels)
+        except PictureError as error:
+            logger.warning("skipped: %s", error)
+            continue
+        for change in _changes(raster, place):
+            told.setdefault(change, []).append(path)
+        side = tile or best_tile(*raster.size, device, overlap=upscaler.overlap)
+        parts = count_parts(raster.size, side, upscaler.multiple_of)
+        depth = raster.depth if keeps_depth(place) else 8
+        jobs.append(Job(path, place, raster.size, depth, side, parts))
+    _check_fit(jobs, upscaler.scale)
+    for change, paths in told.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        logger.warning("%s%s: %s", paths[0], more, change)
+    return jobs
 
 
-def _refuse_loss(path: Path, place: Path, taken_by: Path) -> None:
-    if taken_by != path or place.resolve() == path.resolve():
-        whose = "itself" if taken_by == path else str(taken_by)
-        raise ValueError(
-            f"{path} would be written over {whose} ({place}); choose another --out, or enlarge the "
-            "folders one by one"
-        )
+def _changes(raster: Raster, place: Path) -> Iterator[str]:
+    """What of a picture its result will not have."""
+    if raster.frames > 1:
+        yield "several frames; the first is enlarged"
+    if raster.depth == 16 and not keeps_depth(place):
+        yield f"16 bits become 8, the most that {place.suffix} holds; --suffix png keeps them"
+    if raster.alpha and not keeps_alpha(place):
+        yield f"laid on white, as {place.suffix} holds no transparency; --suffix png keeps it"
+
+
+def _check_fit(jobs: Sequence[Job], scale: int) -> None:
+    for job in jobs:
+        height, width = (scale * side for side in job.size)
+        if why := too_large_for(job.place, height, width):
+            raise ValueError(
+                f"{job.path} would become {width} x {height} pixels, and {why}; nothing was "
+                "written: choose --suffix png or --suffix tiff"
+            )
+
+
+def _enlarge_all(jobs: Sequence[Job], upscaler_for: Callable[[Job], Upscaler]) -> int:
+    """Enlarges all, decoding one picture ahead and encoding one behind."""
+    if not jobs:
+        return 0
+    scale, total = upscaler_for(jobs[0]).scale, sum(job.parts for job in jobs)
+    many = f"{len(jobs)} pictures" if len(jobs) > 1 else "1 picture"
+    what = f"enlarging {many} {scale} times, in {total} pieces"
+    pending: list[Future[None]] = []
+    with (
+        ThreadPoolExecutor(1) as decoder,
+        ThreadPoolExecutor(1) as encoder,
+        bar(what, total) as advance,
+    ):
+        for job, opened in _decoded_ahead(jobs, decoder):
+            try:
+                raster = opened.result()
+            except PictureError as error:
+                logger.warning("skipped: %s", error)
+                advance(job.parts)
+                continue
+            pending.append(_enlarge(job, raster, upscaler_for(job), encoder, advance))
+            _raise_failures(pending)
+    _raise_failures(pending)
+    return len(pending)
+
+
+def _decoded_ahead(
+    jobs: Sequence[Job], decoder: ThreadPoolExecutor
+) -> Iterator[tuple[Job, "Future[Raster]"]]:
+    """Each job with its picture, of which the next is decoded meanwhile."""
+    coming = decoder.submit(_decode, jobs[0])
+    for job, following in zip(jobs, [*jobs[1:], None], strict=True):
+        opened = coming
+        opened.exception()  # waits: two decoded pictures at a time are enough
+        if following is not None:
+            coming = decoder.submit(_decode, following)
+        yield job, opened
+
+
+def _decode(job: Job) -> Raster:
+    height, width = job.size
+    return open_raster(job.path, max_pixels=height * width).decode()
+
+
+def _raise_failures(pending: Sequence["Future[None]"]) -> None:
+    for written in pending:
+        if written.done():
+            written.result()
+
+
+def _enlarge(
+    job: Job,
+    raster: Raster,
+    upscaler: Upscaler,
+    encoder: ThreadPoolExecutor,
+    advance: Callable[[int], None],
+) -> "Future[None]":
+    """Sends the picture through the upscaler to its file, which is whole when the future is done.
+
+    Raises:
+        ValueError: the network's output is not a number.
+    """
+    scale, channels = upscaler.scale, raster.image.bands
+    height, width = (scale * side for side in raster.size)
+    parts = upscale_parts(
+        functools.partial(_run, upscaler, raster.colours),
+        raster.read,
+        raster.size,
+        scale=scale,
+        tile=job.tile,
+        overlap=max(upscaler.overlap, _ALPHA_OVERLAP),
+        multiple_of=upscaler.multiple_of,
+    )
+    with RowWriter(job.place, (height, width), channels, raster, encoder) as writer:
+        try:
+            for _, columns, sr in parts:
+                if columns.start == 0:
+                    band = np.empty((sr.shape[-2], width, channels), writer.dtype)
+                band[:, scale * columns.start : scale * columns.stop] = _levels(sr, writer.dtype)
+                if scale * columns.stop == width:
+                    writer.put(band)
+                advance(1)
+        except FloatingPointError as error:
+            raise ValueError(f"{upscaler.name} fails on {job.path}: {error}") from error
+    return writer.written
+
+
+def _run(upscaler: Upscaler, colours: int, lr: Tensor) -> Tensor:
+    """Colours by the upscaler, of which a grey picture has three alike; alpha bicubically."""
+    colour, alpha = lr[:, :colours], lr[:, colours:]
+    sr = upscaler(colour.expand(-1, 3, -1, -1) if colours == 1 else colour)
+    if colours == 1:
+        sr = sr.mean(1, keepdim=True)
+    return torch.cat([sr, bicubic(alpha, upscaler.scale)], 1) if alpha.shape[1] else sr
+
+
+def _levels(sr: Tensor, dtype: np.dtype[np.generic]) -> np.ndarray:
+    """Floats ``(1, channels, h, w)`` to rounded integers ``(h, w, channels)``."""
+    most = 255 if dtype.itemsize == 1 else 65535
+    levels = sr[0].permute(1, 2, 0).mul(most).clamp_(0, most).round_()
+    return levels.to(torch.uint8 if most == 255 else torch.int32).numpy()

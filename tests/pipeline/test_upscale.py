@@ -1,6 +1,8 @@
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -8,7 +10,9 @@ from PIL import Image
 from detection.families import build_model
 from pipeline import cli
 from pipeline.pictures import read_picture, to_float
+from pipeline.raster import open_raster, vips
 from pipeline.upscale import upscale
+from pipeline.upscalers import open_upscaler
 from sr_module.archs import build
 from sr_module.checkpoint import save_net
 from sr_module.resize import imresize
@@ -48,7 +52,7 @@ def test_a_network_enlarges_files_named_one_by_one(photos, tmp_path):
     assert read_picture(tmp_path / "out" / "b.png").shape == (3, 24, 12)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff", "bmp"])
 def test_the_format_can_be_another(photos, tmp_path, suffix):
     upscale("nearest", [photos / "a.png"], tmp_path / "out", scale=2, suffix=suffix)
     with Image.open(tmp_path / "out" / f"a.{suffix}") as made:
@@ -92,6 +96,194 @@ def test_no_result_is_written_over_another_or_over_its_source(photos, tmp_path, 
 
 def test_a_picture_named_twice_is_enlarged_once(photos, tmp_path):
     assert upscale("nearest", [photos, photos / "deep"], tmp_path / "out", scale=2) == 2
+
+
+def network(folder: Path, arch: str = "msrresnet", scale: int = 2, **args: object) -> str:
+    torch.manual_seed(0)
+    path = folder / f"{arch}.safetensors"
+    args = args or {"features": 8, "blocks": 1}
+    save_net(build(arch, scale, **args), path, provenance={})
+    return str(path)
+
+
+def whole(path: Path) -> np.ndarray:
+    """All values of a file, by libvips."""
+    image = vips().Image.new_from_file(str(path))
+    return np.asarray(image.numpy()).astype(int)
+
+
+@pytest.mark.parametrize(
+    ("arch", "args"),
+    [
+        ("msrresnet", {"features": 8, "blocks": 2}),
+        ("compact", {"features": 8, "convs": 2}),
+        ("rrdbnet", {"features": 8, "growth": 4, "blocks": 1}),
+    ],
+)
+def test_bands_of_pieces_give_what_the_whole_picture_gives(tmp_path, paint_noise, arch, args):
+    path = paint_noise(tmp_path / "a.png", width=40, height=50)
+    model = network(tmp_path, arch, 4, **args)
+    for tile in (7, 32, 1000):
+        out = tmp_path / str(tile)
+        assert upscale(model, [path], out, tile=tile, precision="fp32") == 1
+        expected = open_upscaler(model)(to_float(read_picture(path))[None])[0]
+        made = to_float(read_picture(out / "a.png"))
+        assert made.shape == (3, 200, 160)
+        assert float((made - expected).abs().max()) <= 0.502 / 255
+
+
+def test_a_grey_picture_stays_grey_and_is_the_mean_of_the_networks_colours(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (9, 11), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    model = network(tmp_path)
+    upscale(model, [tmp_path / "a.png"], tmp_path / "out", precision="fp32")
+    lr = to_float(read_picture(tmp_path / "a.png"))[None]
+    expected = open_upscaler(model)(lr)[0].mean(0) * 255
+    made = whole(tmp_path / "out" / "a.png")
+    assert made.shape == (18, 22)
+    assert np.abs(made - expected.numpy()).max() <= 0.51
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bits_come_back_finer_than_eight(tmp_path, suffix):
+    deep = np.random.default_rng(0).integers(0, 65536, (9, 11, 3)).astype(np.uint16)
+    vips().Image.new_from_array(deep, interpretation="rgb16").write_to_file(
+        str(tmp_path / f"a.{suffix}")
+    )
+    model = network(tmp_path)
+    upscale(model, [tmp_path / f"a.{suffix}"], tmp_path / "out")  # auto: fp32 for such pictures
+    lr = torch.from_numpy(deep.astype(np.float32) / 65535).permute(2, 0, 1)[None]
+    expected = open_upscaler(model, precision="fp32")(lr)[0].permute(1, 2, 0).numpy() * 65535
+    made = whole(tmp_path / "out" / f"a.{suffix}")
+    assert np.abs(made - expected).max() <= 2
+
+
+def test_transparency_is_enlarged_bicubically_and_edges_do_not_darken(tmp_path):
+    rgba = np.zeros((24, 24, 4), np.uint8)
+    rgba[6:18, 6:18] = (200, 150, 100, 255)  # invisible: black
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    upscale("bicubic", [tmp_path / "a.png"], tmp_path / "out", scale=3, tile=8)
+    made = whole(tmp_path / "out" / "a.png")
+    alpha = torch.from_numpy(rgba[None, None, ..., 3] / 255).float()
+    expected = imresize(alpha, 3, quantize=False).clamp(0, 1)[0, 0].numpy() * 255
+    assert np.abs(made[..., 3] - expected).max() <= 0.51
+    seen = made[..., 3] > 0
+    assert np.abs(made[seen][:, :3] - (200, 150, 100)).max() <= 1
+
+
+def test_a_turned_picture_comes_out_upright_with_a_spent_tag(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274], exif[271] = 6, "a camera"
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif, dpi=(300, 300))
+    upscale("nearest", [tmp_path / "a.png"], tmp_path / "out", scale=2)
+    with Image.open(tmp_path / "out" / "a.png") as made:
+        assert made.size == (16, 24)
+        assert (made.getexif()[274], made.getexif()[271]) == (1, "a camera")
+        assert made.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        assert (np.asarray(made)[::2, ::2] == np.rot90(pixels, -1)).all()
+
+
+def test_one_pixel_is_a_picture(tmp_path, paint_noise):
+    path = paint_noise(tmp_path / "a.png", width=1, height=1)
+    model = network(tmp_path, "compact", 4, features=8, convs=2)
+    assert upscale(model, [path], tmp_path / "out") == 1
+    assert read_picture(tmp_path / "out" / "a.png").shape == (3, 4, 4)
+
+
+def test_what_a_result_lacks_is_said_once(photos, tmp_path, caplog):
+    pixels = np.zeros((6, 6, 4), np.uint8)
+    for name in ("c.png", "d.png"):
+        Image.fromarray(pixels).save(photos / name)
+    with Image.open(photos / "a.png") as frame:
+        frame.save(photos / "film.webp", save_all=True, append_images=[frame.rotate(180)])
+    deep = vips().Image.black(5, 5).copy(interpretation="grey16").cast("ushort")
+    deep.write_to_file(str(photos / "deep.tif"))
+    assert upscale("nearest", [photos], tmp_path / "out", scale=2, suffix="jpg") == 6
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 3
+    assert any("c.png and 1 more: laid on white, as .jpg holds no" in said for said in messages)
+    assert any("film.webp: several frames; the first is enlarged" in said for said in messages)
+    assert any("deep.tif: 16 bits become 8" in said for said in messages)
+
+
+def test_standing_results_are_an_error_unless_they_are_kept_or_replaced(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["upscale", "--model", "nearest", "--scale", "2", "--pictures", str(photos)]
+    words += ["--out", str(out)]
+    assert cli.main(words) == 0
+    (out / "a.png").write_bytes(b"mine")
+    assert cli.main(words) == 2
+    assert "2 of 2 results exist already" in said(capsys)
+    assert cli.main([*words, "--existing", "skip"]) == 0
+    assert "all 2 results exist" in said(capsys)
+    (out / "deep" / "b.png").unlink()
+    assert cli.main([*words, "--existing", "skip"]) == 0
+    assert "1 of 1 pictures written" in said(capsys)
+    assert (out / "a.png").read_bytes() == b"mine"
+    assert cli.main([*words, "--existing", "overwrite"]) == 0
+    assert read_picture(out / "a.png").shape == (3, 16, 20)
+
+
+def test_a_result_too_large_for_its_format_is_refused_before_the_work(photos, tmp_path):
+    Image.new("L", (9000, 1)).save(photos / "wide.png")
+    with pytest.raises(ValueError, match=r"wide\.png would become 18000 x 2 .*WebP.*--suffix png"):
+        upscale("nearest", [photos], tmp_path / "out", scale=2, suffix="webp")
+    assert not (tmp_path / "out").exists()
+    assert upscale("nearest", [photos], tmp_path / "out", scale=2) == 3
+
+
+def test_a_network_that_gives_no_numbers_names_itself_and_the_picture(photos, tmp_path):
+    net = build("msrresnet", 2, features=8, blocks=1)
+    net.conv_last.bias.data.fill_(torch.nan)
+    save_net(net, tmp_path / "broken.safetensors", provenance={})
+    with pytest.raises(ValueError, match=r"broken fails on .*a\.png: .*not a number"):
+        upscale(str(tmp_path / "broken.safetensors"), [photos], tmp_path / "out")
+    assert list((tmp_path / "out").rglob("*")) == []
+
+
+def test_a_full_disk_stops_the_work_and_leaves_no_half_picture(small_disk, tmp_path, paint_noise):
+    for number in range(4):
+        paint_noise(tmp_path / "in" / f"{number}.png", width=60 + 100 * number, height=100)
+    with pytest.raises(OSError, match="no room on disk while writing"):
+        upscale("nearest", [tmp_path / "in"], small_disk / "out", scale=2)
+    for made in (small_disk / "out").rglob("*.*"):
+        open_raster(made, max_pixels=10**9).decode()
+    gc.collect()  # the error's frames hold the file open, and the disk cannot be taken away
+
+
+def test_many_pictures_keep_their_own_pixels(tmp_path, paint_noise):
+    for number in range(12):
+        paint_noise(tmp_path / "in" / f"{number}.png", width=10 + number, number=number)
+    assert upscale("nearest", [tmp_path / "in"], tmp_path / "out", scale=2, tile=16) == 12
+    for number in range(12):
+        made = read_picture(tmp_path / "out" / f"{number}.png")
+        assert torch.equal(made[:, ::2, ::2], read_picture(tmp_path / "in" / f"{number}.png"))
+
+
+@pytest.mark.parametrize("tile", [0, -5])
+def test_a_tile_is_at_least_a_pixel(photos, tmp_path, tile):
+    with pytest.raises(ValueError, match="--tile must be at least 1"):
+        upscale("nearest", [photos], tmp_path / "out", scale=2, tile=tile)
+
+
+@pytest.mark.real_data
+def test_bf16_is_within_a_fiftieth_of_fp32_and_a_tenth_of_a_decibel(real_data, tmp_path):
+    from sr_module.metrics import matlab_y, psnr
+
+    model = str(real_data / "weights" / "realesr-animevideov3.pth")
+    low, high = real_data / "sr/Set5/LR_matlab_x4", real_data / "sr/Set5/HR"
+    lrs = [to_float(read_picture(path))[None] for path in sorted(low.iterdir())]
+    hrs = [to_float(read_picture(path))[None] for path in sorted(high.iterdir())]
+    scores: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    for lr, hr in zip(lrs, hrs, strict=True):
+        made = {p: open_upscaler(model, precision=p, device="cpu")(lr) for p in scores}
+        assert float((made["fp32"] - made["bf16"]).abs().max()) < 0.02
+        for precision, sr in made.items():
+            truth = hr[..., : sr.shape[-2], : sr.shape[-1]]
+            scores[precision].append(float(psnr(sr, truth, matlab_y(4))))
+    gap = np.mean(scores["fp32"]) - np.mean(scores["bf16"])
+    assert abs(float(gap)) < 0.1
 
 
 def detector_file(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_module import SRNet, build, upscale
+from sr_module.upscale import best_tile, count_parts, upscale_parts
 
 
 class Nearest(SRNet):
@@ -54,8 +55,55 @@ def test_results_are_clamped():
 def test_large_pictures_are_tiled_by_themselves():
     net = Nearest()
     upscale(net, torch.zeros(3, 700, 800))
-    assert net.seen[0] == (386, 386)  # 384 and the overlap
-    assert len(net.seen) == 6
+    assert net.seen[0] == (258, 258)  # 256 and the overlap
+    assert len(net.seen) == 12
+
+
+def test_tiles_are_small_where_they_stay_in_a_cache_and_context_is_cheap():
+    assert best_tile(300, 300, "cpu", overlap=18) == 300
+    assert best_tile(300, 3000, "cpu", overlap=18) == 256
+    assert best_tile(2000, 3000, "cpu", overlap=32) == 384
+    assert best_tile(600, 700, "cuda", overlap=18) == 700
+    assert best_tile(2000, 3000, "cuda", overlap=18) == 384
+
+
+@pytest.mark.parametrize("multiple", [1, 4])
+@pytest.mark.parametrize("overlap", [0, 3])
+@pytest.mark.parametrize("size", [(1, 1), (9, 23), (17, 5)])
+def test_parts_come_by_rows_cover_all_once_and_are_what_the_whole_gives(size, overlap, multiple):
+    lr = torch.rand(1, 3, *size)
+
+    def run(part: Tensor) -> Tensor:
+        assert not any(side % multiple for side in part.shape[-2:])
+        return nearest(part, 3)
+
+    sr = torch.full((1, 3, 3 * size[0], 3 * size[1]), torch.nan)
+    parts = upscale_parts(
+        run,
+        lambda rows, columns: lr[..., rows, columns],
+        size,
+        scale=3,
+        tile=8,
+        overlap=overlap,
+        multiple_of=multiple,
+    )
+    places = []
+    for rows, columns, part in parts:
+        target = sr[..., 3 * rows.start : 3 * rows.stop, 3 * columns.start : 3 * columns.stop]
+        assert target.isnan().all()
+        target.copy_(part)
+        places.append((rows.start, columns.start))
+    assert torch.equal(sr, nearest(lr, 3))
+    assert places == sorted(places)
+    assert len(places) == count_parts(size, 8, multiple)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_network_that_gives_no_numbers_is_an_error_and_no_black_picture(value: float):
+    net = Nearest()
+    net.gain.data.fill_(value)
+    with pytest.raises(FloatingPointError, match=r"not a number .*compute in fp32"):
+        upscale(net, torch.rand(3, 8, 8))
 
 
 def test_tiles_are_halved_until_they_fit():
