@@ -1,13 +1,47 @@
-"""Going on after a stop: the checkpoint of a run's whole state, written so that nothing is lost."""
+"""What a run keeps while it goes, and going on after a stop, so that nothing is lost."""
 
+import logging
+import math
 import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import distributed
 
-LAST = "last.ckpt"
+from pipeline import checkpoints
+from pipeline.checkpoints import LAST
+from pipeline.outcome import Best
+from sr_module.checkpoint import read_provenance
+
+logger = logging.getLogger(__name__)
+
+TERMINATED = 143  # as the shell says of a process that SIGTERM ended
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes every checkpoint of a trainer whole or not at all, and keeps the last few.
+
+    Args:
+        keep: files to keep.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any = None,  # noqa: ANN401
+    ) -> None:
+        """Called on rank zero alone."""
+        checkpoints.write(checkpoint, Path(path), keep=self.keep)
 
 
 class KeepLast(Checkpoint):
@@ -15,15 +49,32 @@ class KeepLast(Checkpoint):
 
     It is written inside the step's end, where the loops' counters say exactly which batch comes
     next: a later place, such as the end of ``fit``, would count an unfinished epoch as finished.
+    SIGTERM, by which clusters take a machine back, is waited for there too: where one rank got it,
+    all ranks write what they have and end.
 
     Args:
         folder: of the run.
         every: steps between two checkpoints.
+        resumed: the checkpoint that the run goes on from.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, *, resumed: Path | None = None) -> None:
         self.path, self.every = folder / LAST, every
+        self._resumed = resumed
         self._written = -1
+        self._asked_to_end = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes SIGTERM over from Lightning.
+
+        Its handler talks to the other ranks from wherever they happen to be, which may be between
+        two halves of another talk. It brings the handler of before back when ``fit`` ends.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._note_signal)
+
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
+        self._asked_to_end = True
 
     def on_train_batch_end(
         self,
@@ -33,12 +84,25 @@ class KeepLast(Checkpoint):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Writes where it is due; batches between two steps (accumulation) are no place to stop."""
+        """Writes where it is due; batches between two steps (accumulation) are no place to stop.
+
+        Raises:
+            SystemExit: SIGTERM came, with status 143.
+        """
         step = trainer.global_step
-        due = step % self.every == 0 or _ends(trainer)
+        asked = trainer.strategy.reduce_boolean_decision(self._asked_to_end, all=False)
+        due = asked or step % self.every == 0 or _ends(trainer)
         if due and step != self._written:
-            trainer.save_checkpoint(self.path)
-            self._written = step
+            self._write(trainer)
+        if asked:
+            raise SystemExit(TERMINATED)
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        if self._resumed and trainer.is_global_zero:
+            checkpoints.restore(self._resumed)  # by now every rank has read it
+        self._resumed = None
+        trainer.save_checkpoint(self.path)
+        self._written = trainer.global_step
 
 
 def _ends(trainer: pl.Trainer) -> bool:
@@ -48,27 +112,76 @@ def _ends(trainer: pl.Trainer) -> bool:
     return steps or trainer.should_stop or (last_epoch and trainer.is_last_batch)
 
 
-def resume_point(folder: Path, resume: str) -> str | None:
-    """The checkpoint in ``folder`` to go on from, if there is one.
+class KeepBest(pl.Callback):
+    """Writes the network for use whenever a validation was the best so far.
+
+    The file itself says how good it is, so that it stays the best over any stop.
+
+    Args:
+        path: of the network.
+        metric: of the validation; more is better. None keeps no network.
+        export: writes the network with the validation's metrics in its provenance.
+        resumed: whether the run goes on, so that what is there is its own.
+    """
+
+    def __init__(
+        self, path: Path, metric: str | None, *, export: Callable[[Path], None], resumed: bool
+    ) -> None:
+        self.path, self.metric, self.export = path, metric, export
+        self.best = _best_of(path, metric) if metric and resumed and path.exists() else None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compares; what is not finite is never the best."""
+        if trainer.sanity_checking or self.metric is None:
+            return
+        score = float(trainer.callback_metrics[self.metric])
+        if math.isfinite(score) and (self.best is None or score > self.best.score):
+            self.export(self.path)
+            self.best = Best(self.metric, score, trainer.global_step, self.path)
+
+
+def _best_of(path: Path, metric: str) -> Best | None:
+    """What a network that was kept says of itself; None if not by this metric."""
+    provenance: Any = read_provenance(path)
+    score = provenance["metrics"].get(metric)
+    return None if score is None else Best(metric, score, provenance["steps"], path)
+
+
+class SameBuffers(pl.Callback):
+    """Every rank validates the network of rank zero, which is the one that leaves the run.
+
+    Weights are the same on all ranks, but BatchNorm's statistics, and their average, have moved by
+    each rank's own batch since the step began.
+    """
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Sends rank zero's buffers to the others."""
+        if trainer.world_size > 1:
+            for buffer in pl_module.buffers():
+                distributed.broadcast(buffer, src=0)
+
+
+def resume_point(folder: Path, resume: str, *, says: bool = True) -> Path | None:
+    """The checkpoint in ``folder`` to go on from, if there is one; damaged ones are passed over.
 
     Args:
         folder: of the run.
         resume: "auto" goes on, "never" refuses a folder that holds a run.
+        says: whether to warn of damaged ones; one rank is enough.
 
     Raises:
-        ValueError: ``resume`` is another word.
         FileExistsError: the folder holds a run and ``resume`` is "never".
+        ValueError: every checkpoint is damaged.
     """
     last = folder / LAST
-    if resume not in ("auto", "never"):
-        raise ValueError(f"run.resume is '{resume}'; choose from auto, never")
-    if not last.exists():
-        return None
-    if resume == "never":
+    if resume == "never" and last.exists():
         raise FileExistsError(
             f"{last} exists; go on with --run.resume auto, or choose another --run.out"
         )
-    return str(last)
+    found = checkpoints.newest(folder)
+    for path, damage in found.damaged.items() if says else ():
+        logger.warning("%s is damaged: %s; the one before is used", path, damage)
+    return found.path
 
 
 def fit_or_stop(
@@ -76,7 +189,7 @@ def fit_or_stop(
     model: pl.LightningModule,
     data: pl.LightningDataModule,
     *,
-    checkpoint: str | None,
+    checkpoint: Path | None,
 ) -> None:
     """``trainer.fit``, where a stop from outside looks like one.
 
@@ -87,9 +200,9 @@ def fit_or_stop(
     try:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
     except SystemExit as stop:
-        if trainer.received_sigterm:
-            raise SystemExit(143) from stop
+        if trainer.received_sigterm:  # before the first step
+            raise SystemExit(TERMINATED) from stop
         if not isinstance(stop.__context__, KeyboardInterrupt):
-            raise  # somebody else's wish, such as a sweep's that stops a laggard
+            raise  # SIGTERM, or somebody else's wish, such as a sweep's that stops a laggard
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning switched it off
         raise KeyboardInterrupt from stop

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from pipeline import tracking
-from pipeline.addresses import open_command, without_credentials
+from pipeline.addresses import without_credentials
+from pipeline.checkpoints import LAST, check_space, sweep
 from pipeline.data import ShardData
 from pipeline.files import atomic_file
 from pipeline.launch import check_world, cores_shared_with, trainer_world, world_of
 from pipeline.options import Parser, UsageError
+from pipeline.outcome import Best, Trained, tell
 from pipeline.progress import console
-from pipeline.resume import LAST, KeepLast, fit_or_stop, resume_point
+from pipeline.resume import KeepBest, KeepLast, SameBuffers, WholeFiles, fit_or_stop, resume_point
+from pipeline.settings import RunSettings
 from pipeline.tracking import Run
 from pipeline.watch import Recorder, Throughput, ValidationPictures, quiet_lightning, show
 
@@ -36,41 +40,10 @@ from sr_module.adversarial import Adversarial  # noqa: F401
 from sr_module.regression import Regression  # noqa: F401
 from sr_module.training import SRTraining
 
+__all__ = ["CONF", "Setup", "Trained", "configured", "fit", "main", "validate"]
+
 CONF = Path(__file__).parents[1] / "conf"
-NET = "net.safetensors"
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """Where a run lives and what it keeps.
-
-    Attributes:
-        out: folder for checkpoints, the resolved config and the network for use.
-        name: how the run is called in MLflow; null takes the folder's name.
-        experiment: MLflow experiment.
-        resume: "auto" goes on where the folder's last checkpoint ended, "never" refuses a folder
-            that holds one.
-        checkpoint_every: steps between two checkpoints for resuming.
-        log_every: steps between two points of the training curves.
-        pictures: validation pictures logged as strips at each validation.
-    """
-
-    out: Path = Path("runs/train")
-    name: str | None = None
-    experiment: str = "srdet train"
-    resume: str = "auto"
-    checkpoint_every: int = 1000
-    log_every: int = 50
-    pictures: int = 4
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run leaves."""
-
-    net: Path
-    metrics: dict[str, float]
-    run: Run | None
+NET, BEST_NET = "net.safetensors", "best.safetensors"
 
 
 class TrainParser(Parser, LightningArgumentParser):
@@ -116,7 +89,7 @@ def main(words: list[str]) -> None:
         return
     trained = fit(setup)
     if trained is not None:
-        _tell(trained)
+        tell(trained)
 
 
 def configured(words: list[str]) -> Setup:
@@ -199,27 +172,49 @@ def fit(
     """
     trainer, settings = setup.trainer, setup.settings
     check_world(trainer.world_size)
-    checkpoint = resume_point(settings.out, settings.resume)
+    first = trainer.global_rank == 0
+    checkpoint = resume_point(settings.out, settings.resume, says=first)
     setup.data.setup("fit")
-    if trainer.global_rank != 0:
-        trainer.callbacks += _callbacks(settings)  # type: ignore[attr-defined]
+    trainer.strategy.checkpoint_io = WholeFiles(settings.keep_last)
+    counted = Throughput(settings.log_every)
+    last = KeepLast(settings.out, settings.checkpoint_every, resumed=checkpoint)
+    keeping: list[Callback] = [SameBuffers(), counted, last]
+    if not first:
+        trainer.callbacks += keeping  # type: ignore[attr-defined]
         _train(setup, checkpoint)
         return None
-    settings.out.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(setup.config, sort_keys=False)
+    _prepare(setup)
     with _open_run(setup, parent=parent, resumed=checkpoint is not None) as run:
-        run.params(setup.config)
-        run.text(without_credentials(text), "config.yaml")
-        _write_text(settings.out / "config.yaml", text)
+        _record_settings(setup, run)
+        best = KeepBest(
+            settings.out / BEST_NET, settings.best, export=partial(_export, setup, run),
+            resumed=checkpoint is not None,
+        )  # fmt: skip
         trainer.logger = recorder = Recorder(run)
         pictures = ValidationPictures(recorder, settings.pictures)
-        shown = [pictures, *show("training"), *watching]
-        trainer.callbacks += [*shown, *_callbacks(settings)]  # type: ignore[attr-defined]
+        shown = [best, pictures, *show("training", lambda: best.best), *watching]
+        trainer.callbacks += [*shown, *keeping]  # type: ignore[attr-defined]
         _train(setup, checkpoint)
-        return _finish(setup, run)
+        return _finish(setup, run, counted, best.best)
 
 
-def _train(setup: Setup, checkpoint: str | None) -> None:
+def _prepare(setup: Setup) -> None:
+    """What is to be found out before the first step rather than after hours."""
+    settings = setup.settings
+    sweep(settings.out)
+    check_space(settings.out, setup.model, keep=settings.keep_last)
+    settings.out.mkdir(parents=True, exist_ok=True)
+
+
+def _record_settings(setup: Setup, run: Run) -> None:
+    text = yaml.safe_dump(setup.config, sort_keys=False)
+    run.params(setup.config)
+    run.text(without_credentials(text), "config.yaml")
+    with atomic_file(setup.settings.out / "config.yaml") as temporary:
+        temporary.write_text(text)
+
+
+def _train(setup: Setup, checkpoint: Path | None) -> None:
     """Every rank's part: training, and scores of the very weights that leave the run."""
     with cores_shared_with(setup.data.workers):
         fit_or_stop(setup.trainer, setup.model, setup.data, checkpoint=checkpoint)
@@ -242,53 +237,49 @@ def _open_run(setup: Setup, *, parent: Run | None, resumed: bool) -> AbstractCon
     )
 
 
-def _callbacks(settings: RunSettings) -> list[Callback]:
-    return [Throughput(settings.log_every), KeepLast(settings.out, settings.checkpoint_every)]
+def _finish(setup: Setup, run: Run, counted: Throughput, best: Best | None) -> Trained:
+    """Exports the averaged network, and sums up."""
+    net, metrics = setup.settings.out / NET, _metrics(setup.trainer)
+    _export(setup, run, net)
+    for path in [net, *([best.net] if best else [])]:
+        run.artifact(path, folder="model")
+    return Trained(
+        net, metrics, run, steps=setup.trainer.global_step, images=counted.seen,
+        seconds=counted.seconds, skipped=int(metrics.get("train/skipped", 0)), best=best,
+    )  # fmt: skip
 
 
-def _finish(setup: Setup, run: Run) -> Trained:
-    """Exports the averaged network with where it comes from."""
-    metrics = {k: float(v) for k, v in setup.trainer.callback_metrics.items()}
+def _export(setup: Setup, run: Run, path: Path) -> None:
+    """Writes the averaged network with where it comes from."""
     index = setup.data.index
     assert index is not None
     provenance = {
         "steps": setup.trainer.global_step,
-        "metrics": metrics,
+        "metrics": _metrics(setup.trainer),
         "protocol": str(setup.model.protocol),
         "data": {"source": index.source, "digest": index.digest()},
         "mlflow_run": run.run_id,
     }
-    net = setup.settings.out / NET
-    setup.model.export(net, provenance=provenance)
-    run.artifact(net, folder="model")
-    return Trained(net, metrics, run)
+    setup.model.export(path, provenance=provenance)
+
+
+def _metrics(trainer: pl.Trainer) -> dict[str, float]:
+    return {key: float(value) for key, value in trainer.callback_metrics.items()}
 
 
 def validate(setup: Setup) -> dict[str, float]:
     """Scores the run's last checkpoint on the val split, every sample counted once."""
     check_world(setup.trainer.world_size)
-    last = setup.settings.out / LAST
-    if not last.exists():
+    last = resume_point(setup.settings.out, "auto")
+    if last is None:
         raise FileNotFoundError(
-            f"no checkpoint {last}; train first, or name the run's folder with --run.out"
+            f"no checkpoint {setup.settings.out / LAST}; train first, or name the run's folder "
+            "with --run.out"
         )
     scores = setup.trainer.validate(
         setup.model, datamodule=setup.data, ckpt_path=str(last), verbose=False
     )
     return {key: float(value) for key, value in scores[0].items()}
-
-
-def _tell(trained: Trained) -> None:
-    scores = ", ".join(f"{k} {v:.4g}" for k, v in trained.metrics.items() if k.startswith("val/"))
-    console.print(f"network for use: {trained.net}")
-    console.print(f"scores: {scores}", highlight=False)
-    if trained.run:
-        console.print(f"MLflow: {open_command(trained.run.uri)}", highlight=False)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_text(text)
 
 
 if __name__ == "__main__":

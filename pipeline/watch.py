@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,6 +17,7 @@ from rich.progress import TaskID
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.outcome import Best
 from pipeline.progress import console, steps_bar
 from pipeline.tracking import Run
 from sr_module.resize import imresize
@@ -31,8 +33,23 @@ class Throughput(pl.Callback):
 
     def __init__(self, every: int) -> None:
         self.every = every
-        self._seen = 0
+        self.seen = 0
+        """Images of all ranks so far, those before a resume included."""
+        self._before, self._began, self._stopped = 0.0, 0.0, 0.0
         self._restart()
+
+    @property
+    def seconds(self) -> float:
+        """Training and validating so far; what came after the last checkpoint of a stop is lost."""
+        return self._before + self._stopped - self._began
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock."""
+        self._began = self._stopped = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stops it, behind the last validation."""
+        self._stopped = time.perf_counter()
 
     def _restart(self) -> None:
         self._since, self._images, self._waited = time.perf_counter(), 0, 0.0
@@ -57,26 +74,26 @@ class Throughput(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Counts, and logs every ``every`` steps."""
-        self._ended = time.perf_counter()
+        self._ended = self._stopped = time.perf_counter()
         images = len(batch[1]) * trainer.world_size
         self._images += images
-        self._seen += images
+        self.seen += images
         if trainer.global_step % self.every:
             return
         seconds = self._ended - self._since
         pl_module.log("train/images_per_s", self._images / seconds, prog_bar=True)
         pl_module.log("train/data_wait", self._waited / seconds, prog_bar=True)
         pl_module.log("train/learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
-        pl_module.log("train/images_seen", float(self._seen))
+        pl_module.log("train/images_seen", float(self.seen))
         self._restart()
 
-    def state_dict(self) -> dict[str, int]:
-        """Images seen survive a resume."""
-        return {"seen": self._seen}
+    def state_dict(self) -> dict[str, float]:
+        """Images seen and the time they took survive a resume."""
+        return {"seen": self.seen, "seconds": self.seconds}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Images seen survive a resume."""
-        self._seen = state_dict["seen"]
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Images seen and the time they took survive a resume."""
+        self.seen, self._before = int(state_dict["seen"]), state_dict.get("seconds", 0.0)
 
 
 class Recorder(Logger):
@@ -170,11 +187,18 @@ def strip(model: SRTraining, lr: Tensor, hr: Tensor) -> Tensor:
     return F.interpolate(torch.cat(tiles, dim=3).float(), scale_factor=ZOOM)[0].clamp(0, 1).cpu()
 
 
-class Bar(pl.Callback):
-    """A bar over all steps of the run with loss, speed, data wait, scores and time left."""
+SPEED = ("train/images_per_s", "train/data_wait", "train/learning_rate")
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+
+def _no_best() -> None:
+    """What a run that keeps none says of its best network."""
+
+
+class Bar(pl.Callback):
+    """A bar over all steps of the run with loss, speed, data wait, rate, scores and time left."""
+
+    def __init__(self, what: str, best: Callable[[], Best | None] = _no_best) -> None:
+        self.what, self.best = what, best
         self._progress = steps_bar()
         self._task: TaskID | None = None
 
@@ -195,10 +219,10 @@ class Bar(pl.Callback):
     ) -> None:
         """Advances; the numbers are those last logged, so nothing waits for the device."""
         assert self._task is not None
-        said = _said(
-            trainer.logged_metrics, ("train/loss", "train/images_per_s", "train/data_wait")
-        )
+        said = _said(trainer.logged_metrics, ("train/loss", *SPEED))
         said += _said(trainer.callback_metrics, ("val/psnr_y",))
+        best = self.best()
+        said += f"  best {best.score:.4g} at {best.step}" if best else ""
         self._progress.update(self._task, completed=trainer.global_step, said=said)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -219,15 +243,32 @@ def _said(metrics: Mapping[str, Any], names: tuple[str, ...]) -> str:
 class Lines(pl.Callback):
     """One line a validation, where the output is no terminal and a bar would only fill the log."""
 
+    def __init__(self, best: Callable[[], Best | None] = _no_best) -> None:
+        self.best = best
+        self._began, self._first = 0.0, 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes from when and where the time left is reckoned."""
+        self._began, self._first = time.perf_counter(), trainer.global_step
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints step and scores."""
+        """Prints step, scores, speed, and how long the run will yet take."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         scores = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        said = ", ".join(
-            f"{k} {v:.4g}" for k, v in scores.items() if k.startswith(("val/", "train/loss"))
-        )
-        console.print(f"step {trainer.global_step}: {said}", highlight=False, soft_wrap=True)
+        kept = [k for k in scores if k.startswith(("val/", "train/loss")) or k in SPEED]
+        said = ", ".join(f"{k} {scores[k]:.4g}" for k in kept)
+        best = self.best()
+        told = [said, *([f"best {best}"] if best else []), self._left(trainer)]
+        line = f"step {trainer.global_step}: {'; '.join(told)}"
+        console.print(line, highlight=False, soft_wrap=True)
+
+    def _left(self, trainer: pl.Trainer) -> str:
+        done, left = trainer.global_step - self._first, trainer.max_steps - trainer.global_step
+        if not done or trainer.max_steps < 0:
+            return "no end known"
+        seconds = round((time.perf_counter() - self._began) / done * left)
+        return f"{left} steps and {timedelta(seconds=seconds)} left"
 
 
 class Reporter(pl.Callback):
@@ -243,12 +284,12 @@ class Reporter(pl.Callback):
             self.report({**metrics, "step": float(trainer.global_step)})
 
 
-def show(what: str) -> list[pl.Callback]:
-    """The bar on a terminal, lines in a log."""
+def show(what: str, best: Callable[[], Best | None] = _no_best) -> list[pl.Callback]:
+    """The bar on a terminal, lines in a log; ``best`` is asked for the best network so far."""
     if sys.stderr.isatty():
-        return [Bar(what)]
+        return [Bar(what, best)]
     console.print(f"{what} ...", highlight=False)
-    return [Lines()]
+    return [Lines(best)]
 
 
 def quiet_lightning() -> None:

@@ -213,6 +213,7 @@ def test_a_terminated_run_ends_with_its_status_and_goes_on_later(
     assert stop.value.code == 143  # as the shell says of a process that SIGTERM ended
     run_id = json.loads((tmp_path / "run" / "run.json").read_text())["run_id"]
     assert client.get_run(run_id).info.status == "KILLED"
+    assert state(tmp_path / "run")["global_step"] == 4  # the step was brought to its end and kept
     assert read_provenance(train(tiny()).net)["steps"] == 7
 
 
@@ -236,6 +237,23 @@ def test_validate_scores_every_picture_of_the_last_checkpoint(tiny: Words) -> No
     assert scores["val/psnr_y"] == pytest.approx(trained.metrics["val/psnr_y"])
     with pytest.raises(FileNotFoundError, match="train first, or name the run's folder"):
         validate(configured(tiny(out="nowhere")))
+
+
+def test_the_best_network_is_kept_by_the_metric_over_a_resume(tiny: Words, tmp_path: Path) -> None:
+    words = ["--run.best", "val/ssim_y", "--data.steps_per_epoch", "1"]
+    first = train(tiny(*words, "--trainer.max_steps", "3")).best
+    trained = train(tiny(*words))
+    assert first is not None
+    assert trained.best is not None
+    assert trained.run is not None
+    step, score = max(trained.run.history("val/ssim_y"), key=lambda point: point[1])
+    assert trained.best.score == pytest.approx(score)
+    assert trained.best.score >= first.score
+    told: Any = read_provenance(tmp_path / "run" / "best.safetensors")
+    assert told["steps"] == trained.best.step in (step, step + 1)
+    assert told["metrics"]["val/ssim_y"] == trained.best.score
+    assert (trained.steps, trained.images, trained.skipped) == (7, 14, 0)
+    assert trained.seconds > 0
 
 
 def test_bf16_training_gives_finite_weights(tiny: Words) -> None:
@@ -267,6 +285,8 @@ def test_settings_come_from_the_default_file_then_each_config_then_the_words(
         (["--model.init_args.arch", "srresnt"], r"did you mean 'srresnet'"),
         (["--model.init_args.loss", "l3"], "unknown pixel loss 'l3'"),
         (["--model.init_args.init_from", "nowhere.safetensors"], "no weights at nowhere"),
+        (["--run.best", "val/psnr"], "did you mean 'val/psnr_y'"),
+        (["--run.keep_last", "0"], "run.keep_last is 0; it must be 1 or more"),
         (["--data.crop", "30"], "data.crop 30 is not a multiple of the scale 4"),
     ],
 )
@@ -308,6 +328,7 @@ def test_the_command_trains_and_tells_where_everything_is(
     assert cli.main(["train", "fit", *tiny("--trainer.max_steps", "1")]) == 0
     said = capsys.readouterr().err.replace("\n", "")
     assert str(tmp_path / "run" / "net.safetensors") in said
-    assert "val/psnr_y" in said
+    assert "trained: 1 steps, 2 images" in said
+    assert re.search(r"best by val/psnr_y [0-9.]+ at step 1: .*/run/best\.safetensors", said)
     assert "mlflow ui --backend-store-uri" in said
     assert cli.main(["train", "validate", *tiny()]) == 0

@@ -1,0 +1,71 @@
+"""What a training run leaves, and how it is told at the end."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from pipeline.addresses import open_command
+from pipeline.progress import console
+from pipeline.tracking import Run
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best network so far.
+
+    Attributes:
+        metric: by which it is the best.
+        score: its value.
+        step: after which it was that good.
+        net: its file.
+    """
+
+    metric: str
+    score: float
+    step: int
+    net: Path
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.score:.4g} at step {self.step}"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run leaves.
+
+    Attributes:
+        net: the averaged network after the last step.
+        metrics: all that was measured last.
+        run: in MLflow.
+        steps: taken in the whole run, resumed parts included.
+        images: crops seen by all ranks, likewise.
+        seconds: spent training and validating, likewise.
+        skipped: batches that were not finite, likewise.
+        best: the best network by the run's metric, where one is kept.
+    """
+
+    net: Path
+    metrics: dict[str, float]
+    run: Run | None
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+    best: Best | None = None
+
+
+def tell(trained: Trained) -> None:
+    """The summary at the end of a run."""
+    time = timedelta(seconds=round(trained.seconds))
+    skipped = f", {trained.skipped} batches skipped that were not finite" * bool(trained.skipped)
+    console.print(
+        f"trained: {trained.steps} steps, {trained.images} images, {time}{skipped}", highlight=False
+    )
+    scores = ", ".join(f"{k} {v:.4g}" for k, v in trained.metrics.items() if k.startswith("val/"))
+    console.print(f"scores: {scores}", highlight=False)
+    console.print(f"network for use: {trained.net}", soft_wrap=True)
+    if trained.best:
+        best = trained.best
+        console.print(f"best by {best}: {best.net}", highlight=False, soft_wrap=True)
+    if trained.run:
+        console.print(f"MLflow: {open_command(trained.run.uri)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,48 @@
+"""What a person sets for a training run besides network, trainer and data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr_module.choice import unknown
+
+BEST = ("val/psnr_y", "val/ssim_y")
+"""Metrics by which a network can be the best so far; of each, more is better."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run lives and what it keeps.
+
+    Attributes:
+        out: folder for checkpoints, the resolved config and the networks for use.
+        name: how the run is called in MLflow; null takes the folder's name.
+        experiment: MLflow experiment.
+        resume: "auto" goes on where the folder's last checkpoint ended, "never" refuses a folder
+            that holds one.
+        checkpoint_every: steps between two checkpoints for resuming.
+        keep_last: checkpoints kept for resuming; should the newest be damaged, the one before
+            serves.
+        best: validation metric, "val/psnr_y" or "val/ssim_y"; the best network by it is kept as
+            best.safetensors. null keeps none.
+        log_every: steps between two points of the training curves.
+        pictures: validation pictures logged as strips at each validation.
+    """
+
+    out: Path = Path("runs/train")
+    name: str | None = None
+    experiment: str = "srdet train"
+    resume: str = "auto"
+    checkpoint_every: int = 1000
+    keep_last: int = 2
+    best: str | None = "val/psnr_y"
+    log_every: int = 50
+    pictures: int = 4
+
+    def __post_init__(self) -> None:
+        if self.resume not in ("auto", "never"):
+            raise ValueError(f"run.resume is '{self.resume}'; choose from auto, never")
+        if self.best is not None and self.best not in BEST:
+            raise unknown("metric in run.best", self.best, (*BEST, "null"))
+        for name in ("checkpoint_every", "keep_last", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"run.{name} is {getattr(self, name)}; it must be 1 or more")
