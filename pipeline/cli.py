@@ -17,6 +17,9 @@ COMMANDS = {
     "tune": "Ray Tune sweep over training settings: --config conf/tune/smoke.yaml",
     "upscale": "a network + pictures or folders -> enlarged pictures",
     "evaluate": "a network, bicubic, or anyone's pictures + HR folder -> PSNR and SSIM table",
+    "models": "the trained networks that come with the package, and what they score",
+    "interpolate": "a PSNR and a GAN network -> their mixtures, or the distortion-perception curve",
+    "export": "a network -> ONNX or torch.export, any batch and size, checked against torch",
     "detect": "detector + COCO set + arms -> mAP-gain study with intervals and report",
     "launch": "start a training script on several processes or nodes (`lightning run` is the same)",
 }
@@ -73,11 +76,11 @@ def _help() -> str:
         "commands:",
     ]
     for name, what in COMMANDS.items():
-        lines += textwrap.wrap(f"  {name:<10}{what}", 98, subsequent_indent=" " * 12)
+        lines += textwrap.wrap(f"  {name:<13}{what}", 98, subsequent_indent=" " * 15)
     lines += [
         "",
         "options:",
-        "  --version   what is installed",
+        "  --version    what is installed",
         "  --traceback  errors with their place in the code",
         "",
     ]

@@ -1,5 +1,6 @@
-"""What enlarges pictures, by the word a person types: a resampling kernel or a network's file."""
+"""What enlarges pictures, by the word a person types: a kernel, a trained network, or a file."""
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.launch import best_precision
+from sr_module.catalogue import trained
 from sr_module.checkpoint import load_net
+from sr_module.export import load_onnx
+from sr_module.net import SRNet
 from sr_module.resize import imresize
 from sr_module.upscale import upscale
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
+"""``auto``: bf16 where the hardware multiplies it natively, else fp32."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,12 @@ class Upscaler:
     name: str
     scale: int
     parameters: int
+    """0 for a kernel."""
     run: Callable[[Tensor], Tensor]
+    overlap: int = 4
+    """Low-resolution pixels around a piece that its enlargement depends on."""
+    multiple_of: int = 1
+    """Pieces whose places and sides are multiples of this give what the whole picture gives."""
 
     def __call__(self, lr: Tensor) -> Tensor:
         """The enlarged pictures."""
@@ -33,6 +44,11 @@ class Upscaler:
 def bicubic(lr: Tensor, scale: int) -> Tensor:
     """MATLAB's bicubic enlargement, not rounded to 8 bits, as no network's output is."""
     return imresize(lr, scale, quantize=False).clamp(0, 1)
+
+
+def lanczos(lr: Tensor, scale: int) -> Tensor:
+    """MATLAB's lanczos3 enlargement, sharper than bicubic, not rounded either."""
+    return imresize(lr, scale, quantize=False, kernel="lanczos3").clamp(0, 1)
 
 
 def bilinear(lr: Tensor, scale: int) -> Tensor:
@@ -47,6 +63,7 @@ def nearest(lr: Tensor, scale: int) -> Tensor:
 
 KERNELS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "bicubic": bicubic,
+    "lanczos": lanczos,
     "bilinear": bilinear,
     "nearest": nearest,
 }
@@ -63,36 +80,94 @@ def open_upscaler(
     """The enlargement that ``model`` names.
 
     Args:
-        model: "bicubic", "bilinear", "nearest", or a file of weights (ours, or a published one).
-        scale: needed for a kernel; must agree with a network's.
+        model: "bicubic", "lanczos", "bilinear", "nearest", a trained network of ``srdet models``,
+            or a file: weights (ours, or published ones), or what ``srdet export`` wrote as .onnx.
+        scale: needed for a kernel; must be one that the network serves.
         precision: in which a network computes.
         device: where a network runs; None takes cuda where there is one.
         tile: low-resolution side of the pieces of large pictures; None chooses.
 
     Raises:
-        ValueError: no scale for a kernel, or another scale than the network's.
-        FileNotFoundError: neither a kernel's name nor a file.
+        ValueError: no scale for a kernel, or one that the network does not serve.
+        FileNotFoundError: no kernel, no trained network and no file.
     """
     if model in KERNELS:
-        if not scale or scale < 1:
-            raise ValueError(f"{model} needs a scale of 1 or more, got {scale}; add --scale 4")
-        kernel, factor = KERNELS[model], scale
-        return Upscaler(model, factor, 0, lambda lr: kernel(lr, factor))
-    path = Path(model)
-    if not path.exists():
-        raise FileNotFoundError(f"'{model}' is neither a file nor one of {', '.join(KERNELS)}")
-    net = load_net(path)
-    if scale and scale != net.scale:
-        raise ValueError(
-            f"{model} enlarges {net.scale} times, --scale says {scale}; leave --scale out"
-        )
+        return _kernel(model, scale)
+    path = network_file(model)
+    if path.suffix == ".onnx":
+        return _exported(path, scale, precision, device, tile)
+    net = load_net(path, scale=scale)
+    return as_upscaler(net, _name(path), precision=precision, device=device, tile=tile)
+
+
+def network_file(model: str) -> Path:
+    """The file of a trained network of ``srdet models``, or ``model`` itself where it is a file.
+
+    Raises:
+        FileNotFoundError: it is neither; the nearest name is offered.
+    """
+    nets = trained()
+    path = nets.get(model, Path(model))
+    if not path.is_file():
+        names = [*KERNELS, *nets]
+        near = difflib.get_close_matches(model, names, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise FileNotFoundError(f"'{model}' is neither a file nor one of {', '.join(names)}{hint}")
+    return path
+
+
+def as_upscaler(
+    net: SRNet,
+    name: str,
+    *,
+    precision: Precision = "fp32",
+    device: str | None = None,
+    tile: int | None = None,
+) -> Upscaler:
+    """A network, moved to its device, as an enlargement; the arguments of ``open_upscaler``."""
     net.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     parameters = sum(p.numel() for p in net.parameters())
-    # Every run calls its network "net": the run's folder tells them apart.
-    name = path.resolve().parent.name if path.stem == "net" else path.stem
+    return _from_net(net, name, parameters, tile, _decided(precision, device))
+
+
+def _kernel(name: str, scale: int | None) -> Upscaler:
+    if not scale or scale < 1:
+        raise ValueError(f"{name} needs a scale of 1 or more, got {scale}; add --scale 4")
+    kernel, factor = KERNELS[name], scale
+    return Upscaler(name, factor, 0, lambda lr: kernel(lr, factor))
+
+
+def _exported(
+    path: Path, scale: int | None, precision: Precision, device: str | None, tile: int | None
+) -> Upscaler:
+    net = load_onnx(path, device=device)
+    if scale not in (None, net.scale):
+        raise ValueError(f"{path}: this network enlarges {net.scale} times, not {scale} times")
+    if precision == "bf16":
+        raise ValueError(f"{path} computes in fp32, as it was exported; leave --precision out")
+    return _from_net(net, _name(path), net.parameter_count, tile, "fp32")
+
+
+def _from_net(
+    net: SRNet, name: str, parameters: int, tile: int | None, precision: Literal["fp32", "bf16"]
+) -> Upscaler:
     return Upscaler(
         name,
         net.scale,
         parameters,
         lambda lr: upscale(net, lr, tile=tile, precision=precision),
+        overlap=net.overlap,
+        multiple_of=net.multiple_of,
     )
+
+
+def _decided(precision: Precision, device: str | None) -> Literal["fp32", "bf16"]:
+    if precision != "auto":
+        return precision
+    accelerator = torch.device(device).type if device else "auto"
+    return "bf16" if best_precision(accelerator).startswith("bf16") else "fp32"
+
+
+def _name(path: Path) -> str:
+    """Every run calls its network "net": the run's folder tells them apart."""
+    return path.resolve().parent.name if path.stem == "net" else path.stem

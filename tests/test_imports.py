@@ -19,14 +19,15 @@ LIGHTNING = (
 DOORS = {
     "mlflow": ("pipeline/tracking.py",),
     "ray": ("pipeline/tune.py",),
-    "webdataset": ("pipeline/shards.py", "pipeline/stream.py"),
+    "webdataset": ("pipeline/samples.py", "pipeline/shards.py", "pipeline/stream.py"),
+    "pyvips": ("pipeline/encode.py", "pipeline/raster.py"),
     "pycocotools": ("detection/coco.py",),
     "pytorch_lightning": LIGHTNING,
     "spandrel": ("sr_module/checkpoint.py",),
     "lightning": (),
     "lightning_fabric": (),
 }
-LAZY = ("mlflow", "ray", "pycocotools", "spandrel", "matplotlib", "onnxruntime")
+LAZY = ("mlflow", "ray", "pycocotools", "spandrel", "matplotlib", "onnxruntime", "pyvips")
 
 
 def name(path: Path) -> str:

@@ -25,7 +25,7 @@ Style = tuple[str, str]
 
 
 def plots(study: StudyView) -> dict[str, "Figure"]:
-    """Every figure that the study has data for, by name: gains, gain_by_size, cost, training_*."""
+    """Every figure that the study has data for, by name, in the order of the page."""
     import matplotlib as mpl
 
     with mpl.rc_context({"text.parse_math": False}):  # a dollar in a name is no formula
@@ -40,6 +40,10 @@ def _all_plots(study: StudyView, styles: dict[str, Style]) -> dict[str, "Figure"
         figures["gain_by_size"] = _gain_by_size(study, curve, styles)
     if any(_has_cost(arm.seconds_per_picture, arm.metrics.get("AP")) for arm in study.arms):
         figures["cost"] = _cost(study, styles)
+    if any(error.difference for error in study.errors if not math.isnan(error.difference)):
+        figures["errors"] = _errors(study, styles)
+    if study.trust:
+        figures["trust"] = _trust(study, styles)
     for curve_view in study.training:
         figures[f"training_{_slug(curve_view.name)}"] = _training(study, curve_view, styles)
     return figures
@@ -86,14 +90,15 @@ def _slug(name: str) -> str:
     return re.sub(r"\W+", "_", name).strip("_").lower()
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
     """A figure of our own, outside pyplot: nothing to close, safe in any thread."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _dress(axes: "Axes", *, x: str, y: str) -> None:
+def dress(axes: "Axes", *, x: str, y: str) -> None:
+    """Labels, a faint grid, and two spines; transparent, so that any page shows through."""
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     axes.tick_params(colors=INK, which="both", length=3)
@@ -105,17 +110,18 @@ def _dress(axes: "Axes", *, x: str, y: str) -> None:
         spine.set_color(FAINT)
 
 
-def _legend(axes: "Axes") -> None:
+def legend(axes: "Axes") -> None:
+    """A legend without a frame."""
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
 
 
 def _forest(study: StudyView, metrics: list[str], styles: dict[str, Style]) -> "Figure":
     """Gains with their intervals, one panel for each metric, and the line of no gain."""
     arms = [arm.name for arm in study.arms if any(study.gain(arm.name, m) for m in metrics)]
-    figure = _figure(9.2, 1.1 + 0.5 * len(arms))
+    figure = new_figure(9.2, 1.1 + 0.5 * len(arms))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
-        _dress(axes, x=f"gain in {metric} over {study.label(study.reference)} (points)", y="")
+        dress(axes, x=f"gain in {metric} over {study.label(study.reference)} (points)", y="")
         axes.axvline(0, color=INK, linewidth=1)
         for gain in _shown(study, metric):
             _forest_row(axes, gain, arms.index(gain.arm), styles[gain.arm])
@@ -141,10 +147,10 @@ def _forest_row(axes: "Axes", gain: GainView, row: int, style: Style) -> None:
 
 def _gain_by_size(study: StudyView, curve: list[BinView], styles: dict[str, Style]) -> "Figure":
     """Gain with its band over object size, and below it how many objects each size has."""
-    figure = _figure(9.2, 4.8)
+    figure = new_figure(9.2, 4.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    _dress(upper, x="", y=f"AP gain over {study.label(study.reference)} (points)")
-    _dress(lower, x="object size: square root of the box area (px of the original)", y="objects")
+    dress(upper, x="", y=f"AP gain over {study.label(study.reference)} (points)")
+    dress(lower, x="object size: square root of the box area (px of the original)", y="objects")
     upper.axhline(0, color=INK, linewidth=1)
     arms = list(dict.fromkeys(b.arm for b in curve))
     for index, arm in enumerate(arms):
@@ -152,7 +158,7 @@ def _gain_by_size(study: StudyView, curve: list[BinView], styles: dict[str, Styl
         aside = 2 ** (0.06 * (index - (len(arms) - 1) / 2))  # so that bars do not hide each other
         _gain_band(upper, bins, aside=aside, label=study.label(arm), style=styles[arm])
     _counts(lower, curve)
-    _legend(upper)
+    legend(upper)
     return figure
 
 
@@ -190,9 +196,9 @@ def _upper_end(view: BinView) -> float:
 
 def _cost(study: StudyView, styles: dict[str, Style]) -> "Figure":
     """What a point of AP costs in time."""
-    figure = _figure(9.2, 3.8)
+    figure = new_figure(9.2, 3.8)
     axes = figure.subplots()
-    _dress(axes, x="time per picture (ms, logarithmic)", y="AP (%)")
+    dress(axes, x="time per picture (ms, logarithmic)", y="AP (%)")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")  # less than a decade has minor ticks only
@@ -209,10 +215,59 @@ def _cost(study: StudyView, styles: dict[str, Style]) -> "Figure":
     return figure
 
 
-def _training(study: StudyView, curve: CurveView, styles: dict[str, Style]) -> "Figure":
-    figure = _figure(9.2, 3.2)
+def _errors(study: StudyView, styles: dict[str, Style]) -> "Figure":
+    """One group of bars for each kind of error, one bar for each arm."""
+    figure = new_figure(9.2, 3.4)
     axes = figure.subplots()
-    _dress(axes, x="training step", y=f"{curve.name} ({curve.unit})" if curve.unit else curve.name)
+    dress(axes, x="kind of error", y="change of AP50 lost to it (points)")
+    axes.axhline(0, color=INK, linewidth=1)
+    kinds = list(dict.fromkeys(error.kind for error in study.errors))
+    arms = list(dict.fromkeys(error.arm for error in study.errors))
+    width = 0.8 / len(arms)
+    for index, arm in enumerate(arms):
+        heights = {e.kind: 100 * e.difference for e in study.errors if e.arm == arm}
+        aside = (index - (len(arms) - 1) / 2) * width
+        axes.bar(
+            [place + aside for place in range(len(kinds))],
+            [heights[kind] for kind in kinds],
+            width=0.9 * width,
+            color=styles[arm][0],
+            label=study.label(arm),
+        )
+    axes.set_xticks(range(len(kinds)), kinds)
+    axes.grid(visible=False, axis="x")
+    legend(axes)
+    return figure
+
+
+def _trust(study: StudyView, styles: dict[str, Style]) -> "Figure":
+    """Reliability diagrams, one panel for each source (Guo et al. 2017)."""
+    sources = list(dict.fromkeys(view.source for view in study.trust))
+    figure = new_figure(4.6 * len(sources), 4.0)
+    panels = figure.subplots(1, len(sources), sharey=True, squeeze=False)[0]
+    for axes, source in zip(panels, sources, strict=True):
+        dress(axes, x="score", y="share of true detections" if source == sources[0] else "")
+        axes.set_title(source, color=INK, fontsize=10.5)
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
+        for view in (view for view in study.trust if view.source == source):
+            colour, marker = styles[view.arm]
+            axes.plot(
+                [x for x, _ in view.points],
+                [y for _, y in view.points],
+                color=colour,
+                marker=marker if view.calibrated else None,
+                markersize=5,
+                linestyle="-" if view.calibrated else ":",
+                label=study.label(view.arm) if view.calibrated else None,
+            )
+        legend(axes)
+    return figure
+
+
+def _training(study: StudyView, curve: CurveView, styles: dict[str, Style]) -> "Figure":
+    figure = new_figure(9.2, 3.2)
+    axes = figure.subplots()
+    dress(axes, x="training step", y=f"{curve.name} ({curve.unit})" if curve.unit else curve.name)
     by_label = {arm.label: styles[arm.name] for arm in study.arms}
     for index, (name, values) in enumerate(curve.series.items()):
         colour, marker = styles.get(name) or by_label.get(name) or _style(index)
@@ -223,5 +278,5 @@ def _training(study: StudyView, curve: CurveView, styles: dict[str, Style]) -> "
             steps, heights, color=colour, marker=marker, markevery=every, markersize=5, label=label
         )
     if curve.series:
-        _legend(axes)
+        legend(axes)
     return figure

@@ -1,12 +1,16 @@
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+import pipeline.launch
+import sr_module.catalogue
 from pipeline.upscalers import KERNELS, open_upscaler
 from sr_module.archs import build
-from sr_module.checkpoint import save_net
+from sr_module.checkpoint import load_net, save_net
+from sr_module.export import to_onnx
 from sr_module.resize import imresize
 
 
@@ -29,9 +33,11 @@ def test_a_kernel_enlarges_by_the_scale_and_keeps_a_flat_picture_flat(name, scal
 
 def test_each_kernel_is_the_one_it_is_called():
     lr = torch.rand(1, 3, 6, 6)
-    assert torch.equal(
-        open_upscaler("bicubic", scale=2)(lr), imresize(lr, 2, quantize=False).clamp(0, 1)
-    )
+    cubic = imresize(lr, 2, quantize=False).clamp(0, 1)
+    assert torch.equal(open_upscaler("bicubic", scale=2)(lr), cubic)
+    sinc = imresize(lr, 2, quantize=False, kernel="lanczos3").clamp(0, 1)
+    assert torch.equal(open_upscaler("lanczos", scale=2)(lr), sinc)
+    assert not torch.allclose(sinc, cubic, atol=1e-3)
     assert torch.equal(open_upscaler("nearest", scale=2)(lr)[..., ::2, 1::2], lr)
     bilinear = F.interpolate(lr, scale_factor=2, mode="bilinear")
     assert torch.equal(open_upscaler("bilinear", scale=2)(lr), bilinear)
@@ -65,14 +71,74 @@ def test_a_network_in_tiles_and_in_bf16_gives_nearly_the_same(network):
 
 def test_another_scale_than_the_networks_is_refused(network):
     assert open_upscaler(str(network), scale=2, device="cpu").scale == 2
-    with pytest.raises(ValueError, match="enlarges 2 times, --scale says 4; leave --scale out"):
+    with pytest.raises(ValueError, match="enlarge 2 times, not 4 times"):
         open_upscaler(str(network), scale=4)
 
 
-def test_what_is_neither_kernel_nor_file_is_refused():
-    message = "'bicubik' is neither a file nor one of bicubic, bilinear, nearest"
+def test_weights_that_serve_several_scales_open_at_each_of_them(tmp_path):
+    path = tmp_path / "several.safetensors"
+    save_net(build("vdsr", 2, features=2, convs=2), path, provenance={})
+    for scale in (2, 3, 4):
+        upscaler = open_upscaler(str(path), scale=scale, device="cpu")
+        assert upscaler(torch.rand(1, 3, 6, 5)).shape == (1, 3, 6 * scale, 5 * scale)
+    with pytest.raises(ValueError, match="enlarge 2, 3, 4 times, not 8 times"):
+        open_upscaler(str(path), scale=8)
+
+
+def test_what_a_piece_needs_around_it_is_told(tmp_path, network):
+    unshuffling = build("rrdbnet", 2, features=4, blocks=1, growth=2)
+    save_net(unshuffling, tmp_path / "net2.safetensors", provenance={})
+    opened = open_upscaler(str(tmp_path / "net2.safetensors"), device="cpu")
+    assert (opened.overlap, opened.multiple_of) == (unshuffling.overlap, 2)
+    kernel = open_upscaler("lanczos", scale=2)
+    lr = torch.rand(1, 3, 20, 20)
+    piece = kernel(lr[..., 6 - kernel.overlap : 14 + kernel.overlap, :])
+    cut = 2 * kernel.overlap
+    torch.testing.assert_close(piece[..., cut:-cut, :], kernel(lr)[..., 12:28, :])
+
+
+def test_auto_takes_bf16_where_the_hardware_multiplies_it(network, monkeypatch):
+    lr = torch.rand(1, 3, 8, 8)
+    exact = open_upscaler(str(network), device="cpu")(lr)
+    for fast in (False, True):
+        monkeypatch.setattr(pipeline.launch, "cpu_has_bf16", lambda fast=fast: fast)
+        made = open_upscaler(str(network), device="cpu", precision="auto")(lr)
+        assert torch.equal(made, exact) is not fast
+
+
+def test_what_is_neither_kernel_nor_file_is_refused_with_the_nearest():
+    message = "'bicubik' is neither a file nor one of bicubic, lanczos, .*; did you mean 'bicubic'"
     with pytest.raises(FileNotFoundError, match=message):
         open_upscaler("bicubik", scale=4)
+
+
+@pytest.fixture
+def shipped(network, tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    shutil.copy(network, folder / "tiny_x2.safetensors")
+    monkeypatch.setattr(sr_module.catalogue, "FOLDER", folder)
+    return folder
+
+
+def test_a_trained_network_opens_by_its_name(shipped):
+    assert open_upscaler("tiny_x2").name == "tiny_x2"
+    with pytest.raises(FileNotFoundError, match="nearest, tiny_x2; did you mean 'tiny_x2'"):
+        open_upscaler("tiny_x4")
+
+
+def test_an_exported_network_opens_like_its_weights(network, tmp_path):
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(to_onnx(load_net(network), provenance={}))
+    exported, original = (open_upscaler(str(p), device="cpu") for p in (path, network))
+    lr = torch.rand(2, 3, 11, 8)
+    torch.testing.assert_close(exported(lr), original(lr), atol=1e-5, rtol=0)
+    told = [(u.name, u.scale, u.parameters, u.overlap) for u in (exported, original)]
+    assert told[0] == told[1]
+    with pytest.raises(ValueError, match="this network enlarges 2 times, not 3 times"):
+        open_upscaler(str(path), scale=3)
+    with pytest.raises(ValueError, match="computes in fp32, as it was exported"):
+        open_upscaler(str(path), precision="bf16")
 
 
 def test_a_runs_network_bears_the_name_of_its_run(tmp_path):

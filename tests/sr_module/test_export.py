@@ -99,10 +99,10 @@ def test_an_exported_network_is_enlarged_with_tile_by_tile_like_any_other(net, e
     )
 
 
-def test_results_are_clamped_to_the_range_of_pictures(net, exported):
+def test_results_are_clamped_to_the_range_of_pictures():
     bright = narrow("rrdbnet", 2)
     torch.nn.init.constant_(bright.conv_last.bias, 3)
-    made = load_onnx(to_onnx(bright, provenance={}))(torch.rand(1, 3, 8, 8))
+    made = load_program(to_program(bright, provenance={}))(torch.rand(1, 3, 8, 8)).detach()
     assert float(made.min()) == float(made.max()) == 1
 
 
