@@ -62,9 +62,10 @@ class FSRCNN(LumaNet):
     def _subpixel_kernel(self) -> Tensor:
         """The deconvolution's weights ``(features, 1, 9, 9)`` as ``(scale**2, features, 5, 5)``."""
         around = F.pad(self.deconv.weight[:, 0], [_MARGIN] * 4)
-        rows = around.index_select(1, self.taps).unflatten(1, (self.scale, -1))
-        both = rows.index_select(3, self.taps).unflatten(3, (self.scale, -1))
-        return both.permute(1, 3, 0, 2, 4).flatten(0, 1)  # (row, column) phase, feature, taps
+        both = around.index_select(1, self.taps).index_select(2, self.taps)
+        side = 2 * _BESIDE + 1
+        kernel = both.view(-1, self.scale, side, self.scale, side)
+        return kernel.permute(1, 3, 0, 2, 4).flatten(0, 1)  # (row, column) phase, feature, taps
 
     def _bias(self) -> Tensor:
         assert self.deconv.bias is not None

@@ -39,7 +39,7 @@ def luma(image: Tensor) -> Tensor:
 
     Sums rather than a 1x1 convolution: autocast would round that to bfloat16.
     """
-    red, green, blue = image.split(1, dim=1)
+    red, green, blue = image[:, 0:1], image[:, 1:2], image[:, 2:3]
     return (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
 
 

@@ -31,6 +31,7 @@ class SRCNN(LumaNet):
         self.overlap = interpolated_radius(self.radius, scale)
         for conv in (self.conv1, self.conv2, self.conv3):
             nn.init.normal_(conv.weight, std=0.001)  # section 4.1
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
 
     def luma_sr(self, y: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class VDSR(LumaNet):
             return super().loss(lr, hr, criterion)
         share = len(hr) // (len(others) + 1)
         inputs = [enlarge(luma(lr[: len(hr) - share * len(others)]), self.scale)]
-        for part, scale in zip(hr[len(inputs[0]) :].split(share), others, strict=True):
+        for part, scale in zip(torch.split(hr[len(inputs[0]) :], share), others, strict=True):
             inputs.append(_reduced_and_enlarged(part, scale))
         blurred = torch.cat(inputs)
         return criterion(self._add_detail(blurred).float(), luma(hr))
