@@ -1,8 +1,12 @@
-"""COCO evaluation in original pixels, through pycocotools.
+"""COCO evaluation in original pixels, with everything kept that the statistics need.
 
-Lin et al. 2014, arXiv:1405.0312. ``eval['precision']`` is read directly: ``summarize()`` of
-pycocotools gives -1 or raises when the largest ``maxDets`` is not its third. The matches are kept,
-so that ``gain.py`` can resample images without matching again.
+Lin et al. 2014, arXiv:1405.0312. ``evaluate`` matches and measures on arrays of its own;
+``reference_metrics`` asks pycocotools, slowly, and is what the former is tested against. There,
+``eval['precision']`` is read directly: ``summarize()`` of pycocotools gives -1 or raises when the
+largest ``maxDets`` is not its third.
+
+The annotated ``area`` (of the mask, where the set has masks) decides the size of an object, the box
+that of a detection, as in COCO.
 """
 
 from __future__ import annotations
@@ -15,13 +19,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from detection.boxes import Detections, xyxy_to_xywh
+from detection.ignored import outside_regions
+from detection.matching import (
+    THRESHOLDS,
+    Matches,
+    Pairs,
+    ignored_objects,
+    match,
+    overlapping_pairs,
+    range_matches,
+)
+from detection.precision_recall import measure
+from detection.sizes import AITOD_AREAS, BINS, COCO_AREAS, area_ranges, bin_name
+from detection.tables import Table, detection_table, truth_table
 from detection.truth import CocoSet, Objects, Picture, read_coco
 
 __all__ = [
     "BINS",
+    "MAX_DETECTIONS",
     "CocoSet",
     "Evaluation",
     "Matches",
@@ -31,36 +51,13 @@ __all__ = [
     "check_categories",
     "evaluate",
     "read_coco",
+    "reference_metrics",
     "truth_as_detections",
 ]
 
-BINS: tuple[tuple[float, float], ...] = (
-    (0, 8), (8, 16), (16, 24), (24, 32), (32, 48), (48, 96), (96, math.inf)
-)  # fmt: skip
-"""Square root of area in pixels, from, up to but without: the points of the gain-by-size curve."""
-
-COCO_AREAS: dict[str, tuple[float, float]] = {
-    "all": (0.0, 1e10),
-    "small": (0.0, 32.0**2),
-    "medium": (32.0**2, 96.0**2),
-    "large": (96.0**2, 1e10),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """All detections of one category matched within one area range, by falling score.
-
-    ``scores`` ``(D,)``; ``image`` ``(D,)`` position of its image; ``hit`` ``(T, D)`` true
-    positives and ``miss`` ``(T, D)`` false positives at each IoU threshold (ignored detections are
-    neither); ``objects`` ``(I,)`` objects of each image that count.
-    """
-
-    scores: NDArray[np.float64]
-    image: NDArray[np.int64]
-    hit: NDArray[np.bool_]
-    miss: NDArray[np.bool_]
-    objects: NDArray[np.int64]
+MAX_DETECTIONS = 500
+"""Of one picture over all categories. COCO's 100 would cut crowded pictures: 300 objects found
+perfectly then have an AP of 0.337."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +65,15 @@ class Evaluation:
     """Metrics of one arm and the matches they come from."""
 
     metrics: dict[str, float]
-    """AP, AP50, AP75, AP_small, AP_medium, AP_large, AR, one AP per bin; nan without objects."""
+    """AP, AP50, AP75, AR; AP and AR by COCO's and AI-TOD's sizes; one AP per bin. nan where the
+    set has no objects."""
     images: tuple[int, ...]
     matches: dict[str, list[Matches]]
     """Area range ('all', 'small', ..., a bin's name) to the matches of every category."""
     objects: dict[str, int]
     """Objects that count per area range."""
-
-
-def bin_name(low: float, high: float) -> str:
-    """Name of a size bin in metrics: ``8_16``, ``96_inf``."""
-    return f"{low:g}_{high:g}"
+    max_detections: int = MAX_DETECTIONS
+    """The best so many of each image that were looked at."""
 
 
 def evaluate(
@@ -86,37 +81,45 @@ def evaluate(
     detections: Mapping[int, Detections],
     *,
     bins: Sequence[tuple[float, float]] = BINS,
-    max_detections: int = 500,
+    max_detections: int = MAX_DETECTIONS,
+    ignored: Mapping[int, Tensor] | None = None,
 ) -> Evaluation:
     """COCO metrics of detections in ORIGINAL pixels over every image of the set.
 
     Images without an entry count as images without detections. ``max_detections`` limits each image
-    over all categories together (pycocotools limits each category of each image by itself).
+    over all categories together (pycocotools limits each category of each image by itself, so that
+    an arm with many categories in a picture would keep more).
 
     Args:
         truth: the set; its ``area`` decides the size of an object.
         detections: image id to detections in original pixels.
         bins: side ranges in pixels that get an AP of their own, ``AP_8_16`` and so on.
         max_detections: the best so many per image count.
+        ignored: image id to regions ``(R, 4)`` in which nothing was annotated: detections that lie
+            there by half or more are left out before the best are chosen.
 
     Raises:
-        ValueError: detections of an image or a category that the set does not have.
+        ValueError: detections of an image or a category that the set does not have, or a bin
+            without extent.
     """
     check_categories(truth, detections)
-    ranges = dict(COCO_AREAS)
-    for low, high in bins:
-        # pycocotools includes both ends; a bin leaves its upper end to the next one
-        ranges[bin_name(low, high)] = (low**2, min(math.nextafter(high**2, 0), 1e10))
-    images = [picture.id for picture in truth.images]
-    run = _run_pycocotools(truth, detections, ranges, max_detections)
+    ranges = area_ranges(bins)
+    objects = truth_table(truth)
+    found = detection_table(truth, outside_regions(detections, ignored or {}), max_detections)
+    pairs = overlapping_pairs(objects, found, float(THRESHOLDS[0]))
+    shape = (len(truth.images), len(truth.categories))
     matches = {
-        name: [
-            _matches(run, category, area, len(images)) for category in range(len(truth.categories))
-        ]
-        for area, name in enumerate(ranges)
+        name: _matched(objects, found, pairs, limits, shape) for name, limits in ranges.items()
     }
     counts = {name: sum(int(m.objects.sum()) for m in rows) for name, rows in matches.items()}
-    return Evaluation(_metrics(run, list(ranges)), tuple(images), matches, counts)
+    values = measure(matches, _metric_names(ranges), torch.ones(shape[0], 1, dtype=torch.float64))
+    return Evaluation(
+        metrics={name: float(value[0]) for name, value in values.items()},
+        images=tuple(picture.id for picture in truth.images),
+        matches=matches,
+        objects=counts,
+        max_detections=max_detections,
+    )
 
 
 def check_categories(truth: CocoSet, detections: Mapping[int, Detections]) -> None:
@@ -126,7 +129,7 @@ def check_categories(truth: CocoSet, detections: Mapping[int, Detections]) -> No
     """
     if strangers := sorted(detections.keys() - truth.objects.keys()):
         raise ValueError(f"detections of image id {strangers[0]}, which {truth.path} does not have")
-    used = {label for found in detections.values() for label in found.labels.tolist()}
+    used = {label for found in detections.values() for label in torch.unique(found.labels).tolist()}
     if unknown := sorted(used - truth.categories.keys()):
         raise ValueError(
             f"detections carry the category ids {unknown}, {truth.path} has "
@@ -143,6 +146,48 @@ def truth_as_detections(truth: CocoSet) -> dict[int, Detections]:
         boxes, labels = objects.boxes[real], objects.labels[real]
         found[image] = Detections(boxes, boxes.new_ones(len(boxes)), labels)
     return found
+
+
+def reference_metrics(
+    truth: CocoSet,
+    detections: Mapping[int, Detections],
+    *,
+    bins: Sequence[tuple[float, float]] = BINS,
+    max_detections: int = MAX_DETECTIONS,
+) -> dict[str, float]:
+    """The metrics of ``evaluate`` as pycocotools finds them: the reference, many times slower."""
+    ranges = area_ranges(bins)
+    run = _run_pycocotools(truth, detections, ranges, max_detections)
+    precision = run.eval["precision"][..., 0]  # (T, R, K, A), -1 for categories without objects
+    recall = run.eval["recall"][..., 0]  # (T, K, A)
+    metrics = {
+        "AP": _mean(precision[..., 0]),
+        "AP50": _mean(precision[0, ..., 0]),
+        "AP75": _mean(precision[5, ..., 0]),
+        "AR": _mean(recall[..., 0]),
+    }
+    for area, name in enumerate(ranges):
+        metrics |= {f"AP_{name}": _mean(precision[..., area])}
+        metrics |= {f"AR_{name}": _mean(recall[..., area])}
+    return {name: metrics[name] for name in _metric_names(ranges)}
+
+
+def _metric_names(ranges: Mapping[str, tuple[float, float]]) -> list[str]:
+    named = [name for name in (COCO_AREAS | AITOD_AREAS) if name != "all"]
+    sized = [f"AP_{name}" for name in ranges if name != "all"]
+    return ["AP", "AP50", "AP75", "AR", *sized, *(f"AR_{name}" for name in named)]
+
+
+def _matched(
+    objects: Table,
+    found: Table,
+    pairs: Pairs,
+    limits: tuple[float, float],
+    shape: tuple[int, int],
+) -> list[Matches]:
+    ignored = ignored_objects(objects, limits)
+    matched = match(objects, found, pairs, ignored=ignored, floors=THRESHOLDS)
+    return range_matches(objects, found, matched, ignored=ignored, limits=limits, shape=shape)
 
 
 def _run_pycocotools(
@@ -205,42 +250,6 @@ def _detection_rows(detections: Mapping[int, Detections], limit: int) -> list[di
                 | {"score": score, "area": box[2] * box[3], "iscrowd": 0}
             )
     return rows
-
-
-def _matches(run: Any, category: int, area: int, images: int) -> Matches:  # noqa: ANN401
-    """Gather what pycocotools matched image by image, in the order it accumulates."""
-    start = (category * len(run.params.areaRng) + area) * images
-    entries = [(i, e) for i, e in enumerate(run.evalImgs[start : start + images]) if e is not None]
-    objects = np.zeros(images, dtype=np.int64)
-    for i, entry in entries:
-        objects[i] = np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0)
-    thresholds = len(run.params.iouThrs)
-    scores = np.concatenate([np.zeros(0), *(np.asarray(e["dtScores"], float) for _, e in entries)])
-    image = np.concatenate(
-        [np.zeros(0, np.int64), *(np.full(len(e["dtScores"]), i, np.int64) for i, e in entries)]
-    )
-    blank = np.zeros((thresholds, 0), dtype=bool)
-    matched = np.concatenate([blank, *(e["dtMatches"] > 0 for _, e in entries)], axis=1)
-    ignored = np.concatenate([blank, *(e["dtIgnore"].astype(bool) for _, e in entries)], axis=1)
-    order = np.argsort(-scores, kind="stable")
-    hit, miss = (matched & ~ignored)[:, order], (~matched & ~ignored)[:, order]
-    return Matches(scores[order], image[order], hit, miss, objects)
-
-
-def _metrics(run: Any, names: list[str]) -> dict[str, float]:  # noqa: ANN401
-    precision = run.eval["precision"][..., 0]  # (T, R, K, A), -1 for categories without objects
-    thresholds = [round(float(value), 2) for value in run.params.iouThrs]
-    metrics = {
-        "AP": _mean(precision[..., 0]),
-        "AP50": _mean(precision[thresholds.index(0.5), ..., 0]),
-        "AP75": _mean(precision[thresholds.index(0.75), ..., 0]),
-        "AR": _mean(run.eval["recall"][..., 0, 0]),
-    }
-    return metrics | {
-        f"AP_{name}": _mean(precision[..., area])
-        for area, name in enumerate(names)
-        if name != "all"
-    }
 
 
 def _mean(values: NDArray[np.float64]) -> float:

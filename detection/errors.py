@@ -1,19 +1,20 @@
 """Which objects were won and lost, one by one: an arm against the reference.
 
-An average precision says how much changed; this says what: objects newly found, objects lost, and
-what the arm invented (false positives per megapixel).
+An average precision says how much changed; this says what: objects newly found, objects lost, those
+whose name or place changed, and what the arm invented (per megapixel).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from detection.boxes import Detections, areas, iou_matrix
-from detection.coco import BINS, bin_name
+from detection.sizes import BINS, bin_name
 from detection.truth import CocoSet, Objects
 
 
@@ -29,6 +30,12 @@ class Transitions:
     lost: int
     """Found by the reference, missed by the arm."""
     neither: int
+    named: int
+    """Of the newly found: those that the reference saw under a wrong category."""
+    misnamed: int
+    """Of the lost: those that the arm sees under a wrong category."""
+    overlap_change: float
+    """Mean change of the overlap of objects that both found; nan without any."""
 
 
 def transitions(
@@ -50,12 +57,8 @@ def transitions(
         score: detections below it do not count as found.
         iou: overlap from which a detection of the same category finds an object.
     """
-    real = {image: ~objects.crowds for image, objects in truth.objects.items()}
-    side = torch.cat([truth.objects[image].areas[kept].sqrt() for image, kept in real.items()])
-    was, now = (
-        torch.cat([hit[real[image]] for image, hit in found.items()])
-        for found in (found_objects(truth, d, score=score, iou=iou) for d in (reference, arm))
-    )
+    side = torch.cat([o.areas[~o.crowds].sqrt() for o in truth.objects.values()])
+    was, now = (_sight(truth, found, score, iou) for found in (reference, arm))
     return [_row(low, high, (side >= low) & (side < high), was, now) for low, high in bins]
 
 
@@ -78,20 +81,80 @@ def false_positives_per_megapixel(
     """
     wrong = 0
     for image, objects in truth.objects.items():
-        _, false = _match(objects, _confident(detections, image, score), iou)
+        _, false, _ = _match(objects, _confident(detections, image, score), iou)
         wrong += int(false.sum())
     return wrong / sum(picture.width * picture.height / 1e6 for picture in truth.images)
 
 
-def _row(low: float, high: float, chosen: Tensor, was: Tensor, now: Tensor) -> Transitions:
-    was, now = was[chosen], now[chosen]
+def hallucinations_per_megapixel(
+    truth: CocoSet,
+    detections: Mapping[int, Detections],
+    *,
+    score: float = 0.3,
+    iou: float = 0.5,
+    background: float = 0.1,
+) -> float:
+    """Detections where there is nothing of any category, per million original pixels of the set.
+
+    Unlike a false positive at large, such a box cannot be a doubled, misplaced or misnamed object
+    (Bolya et al. 2020, arXiv:2008.08115: background errors): the arm invented it.
+
+    Args:
+        truth: the set.
+        detections: image id to detections in original pixels.
+        score: detections below it are not shown to anybody.
+        iou: share of a detection that must lie in a crowd region of its category to be excused.
+        background: overlap up to which a detection touches no object.
+    """
+    invented = 0
+    for image, objects in truth.objects.items():
+        found = _confident(detections, image, score)
+        overlap = iou_matrix(found.boxes, objects.boxes[~objects.crowds])
+        alone = (overlap <= background).all(dim=1)
+        invented += int((alone & ~_in_crowd(objects, found, iou)).sum())
+    return invented / sum(picture.width * picture.height / 1e6 for picture in truth.images)
+
+
+class _Sight(NamedTuple):
+    """How an arm sees each object that is no crowd region, in the set's order, ``(N,)`` each."""
+
+    found: Tensor
+    seen: Tensor
+    """Under whatever category."""
+    overlap: Tensor
+
+    def of(self, chosen: Tensor) -> _Sight:
+        return _Sight(self.found[chosen], self.seen[chosen], self.overlap[chosen])
+
+
+def _sight(
+    truth: CocoSet, detections: Mapping[int, Detections], score: float, iou: float
+) -> _Sight:
+    parts = []
+    for image, objects in truth.objects.items():
+        found = _confident(detections, image, score)
+        overlap = _match(objects, found, iou)[2]
+        nameless = replace(objects, labels=torch.zeros_like(objects.labels))
+        boxes = replace(found, labels=torch.zeros_like(found.labels))
+        seen = _match(nameless, boxes, iou)[0]
+        parts.append(_Sight(overlap > 0, seen, overlap).of(~objects.crowds))
+    return _Sight(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _row(low: float, high: float, chosen: Tensor, was: _Sight, now: _Sight) -> Transitions:
+    was, now = was.of(chosen), now.of(chosen)
+    both = was.found & now.found
+    found, lost = ~was.found & now.found, was.found & ~now.found
     return Transitions(
         bin=bin_name(low, high),
-        objects=len(was),
-        both=int((was & now).sum()),
-        found=int((~was & now).sum()),
-        lost=int((was & ~now).sum()),
-        neither=int((~was & ~now).sum()),
+        objects=len(both),
+        both=int(both.sum()),
+        found=int(found.sum()),
+        lost=int(lost.sum()),
+        neither=int((~was.found & ~now.found).sum()),
+        named=int((found & was.seen).sum()),
+        misnamed=int((lost & now.seen).sum()),
+        overlap_change=float((now.overlap - was.overlap)[both].mean()),
     )
 
 
@@ -102,9 +165,13 @@ def _confident(detections: Mapping[int, Detections], image: int, score: float) -
     return found.select(found.scores.argsort(descending=True, stable=True))
 
 
-def _match(objects: Objects, found: Detections, iou: float) -> tuple[Tensor, Tensor]:
-    """Which objects are found ``(N,)`` and which detections, best first, are false ``(M,)``."""
+def _match(objects: Objects, found: Detections, iou: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Which objects are found ``(N,)``, which detections, best first, are false ``(M,)``.
+
+    And by what overlap each object is found, ``(N,)``, 0 where it is not.
+    """
     hit = torch.zeros(len(objects), dtype=torch.bool)
+    by = torch.zeros(len(objects))
     overlap = iou_matrix(found.boxes, objects.boxes)
     overlap[found.labels[:, None] != objects.labels[None, :]] = 0
     overlap[:, objects.crowds] = 0
@@ -113,8 +180,9 @@ def _match(objects: Objects, found: Detections, iou: float) -> tuple[Tensor, Ten
         free = candidates.masked_fill(hit, 0)
         if len(free) and float(free.max()) >= iou:
             hit[free.argmax()] = True
+            by[free.argmax()] = free.max()
             false[row] = False
-    return hit, false & ~_in_crowd(objects, found, iou)
+    return hit, false & ~_in_crowd(objects, found, iou), by
 
 
 def _in_crowd(objects: Objects, found: Detections, iou: float) -> Tensor:

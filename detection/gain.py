@@ -1,9 +1,8 @@
 """Better, or lucky in its pictures? Exact paired bootstrap over images between arms.
 
-Efron & Tibshirani 1993, ch. 13 (percentile interval). Images are drawn with replacement; an image
-drawn twice counts twice, exactly as if the set held it twice, and every arm sees the same draws.
-The matches are those of the whole set: matching happens inside one image and does not change when
-images are drawn.
+Every arm sees the same draws of pictures (``bootstrap.py``), so that what makes a picture easy or
+hard for all arms drops out of the difference. The matches are those of the whole set: matching
+happens inside one image and does not change when images are drawn.
 """
 
 from __future__ import annotations
@@ -11,17 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
-from detection.coco import Evaluation, Matches
+from detection.bootstrap import draw_weights, group_positions, interval
+from detection.coco import Evaluation
+from detection.precision_recall import measure, parse_metric, weighted_ap, weighted_recall
 
-RECALLS = np.linspace(0, 1, 101)
-"""Points of the precision curve that COCO averages; torch's linspace differs in the last digit."""
+__all__ = ["Gain", "check_arms", "paired_gains", "seeded_gains", "weighted_ap", "weighted_recall"]
+
+METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR")
+DETECTABLE = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
+"""Standard errors that a gain must measure to be seen 8 times in 10 at the 5 % level."""
+
+Floats = NDArray[np.float64]
+Each = TypeVar("Each")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,12 @@ class Gain:
     """Share of resamples in which the arm was better; a tie counts half."""
     images: int
     objects: int
+    standard_error: float = math.nan
+    """Of the difference, from the resamples' spread."""
+    units: int = 0
+    """What was drawn: pictures, or groups of them."""
+    seeds: int = 1
+    """Trainings of the arm that were averaged."""
 
     @property
     def verdict(self) -> str:
@@ -48,6 +60,27 @@ class Gain:
             return "helps"
         return "hurts" if self.high < 0 else "inconclusive"
 
+    @property
+    def detectable(self) -> float:
+        """The smallest true gain that such a study finds 8 times in 10 at the 5 % level."""
+        return DETECTABLE * self.standard_error
+
+    @property
+    def conclusion(self) -> str:
+        """What may be said, in points of 0.01: a gain, a loss, or how much stayed unseen."""
+        if math.isnan(self.difference):
+            return f"{self.metric}: not measurable, the set has no object of this size"
+        figures = f"{self.metric} {100 * self.difference:+.1f} points"
+        if math.isnan(self.low):
+            return f"inconclusive: {figures} from one picture or scene alone, no interval"
+        figures += f" (95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        if self.verdict != "inconclusive":
+            return f"{self.arm} {self.verdict}: {figures} against {self.reference}"
+        return (
+            f"inconclusive: {figures}; {self.images} pictures with {self.objects} objects show a "
+            f"difference of {100 * self.detectable:.1f} points or more, not a smaller one"
+        )
+
 
 def paired_gains(
     arms: Mapping[str, Evaluation],
@@ -55,7 +88,7 @@ def paired_gains(
     reference: str,
     resamples: int = 1000,
     seed: int = 0,
-    metrics: Sequence[str] = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR"),
+    metrics: Sequence[str] = METRICS,
     groups: Mapping[int, str] | None = None,
 ) -> list[Gain]:
     """Gain of every arm over ``reference`` in every metric.
@@ -70,161 +103,164 @@ def paired_gains(
             given whole groups are drawn instead of images, else the interval is too narrow.
 
     Raises:
-        ValueError: unknown reference or metric, or arms of different sets.
+        ValueError: unknown reference or metric, arms of different sets, an image without a group.
     """
-    _check_arms(arms, reference, metrics)
-    images = arms[reference].images
-    weights = _draw(images, groups, resamples=resamples, seed=seed)
-    base = _resampled(arms[reference], metrics, weights)
+    return seeded_gains(
+        {name: [evaluation] for name, evaluation in arms.items()},
+        reference=reference,
+        resamples=resamples,
+        seed=seed,
+        metrics=metrics,
+        groups=groups,
+    )
+
+
+def seeded_gains(
+    arms: Mapping[str, Sequence[Evaluation]],
+    *,
+    reference: str,
+    resamples: int = 1000,
+    seed: int = 0,
+    metrics: Sequence[str] = METRICS,
+    groups: Mapping[int, str] | None = None,
+) -> list[Gain]:
+    """Gain of every arm over ``reference``, where arms were trained several times.
+
+    The interval speaks of another training on other pictures: the outer level is the training, the
+    inner one the pictures, and all trainings see the same draws. Three trainings drawn from three
+    would show two thirds of their variance, so each draw is moved by Student's t of the trainings'
+    own spread instead. That is honest and wide: with two trainings it settles little.
+
+    Args:
+        arms: name to one evaluation for each training; a single one for what is not trained.
+        reference: the arm the others are measured against; with as many evaluations as an arm the
+            two are compared training by training (of the same detector seed, for example).
+        resamples: bootstrap draws.
+        seed: of the draws.
+        metrics: names as in ``Evaluation.metrics``.
+        groups: image id to scene or recording, as in ``paired_gains``.
+
+    Raises:
+        ValueError: unknown reference or metric, arms of different sets, an image without a group,
+            numbers of trainings that do not pair.
+    """
+    check_arms(arms, reference, metrics)
+    images = arms[reference][0].images
+    positions = group_positions(images, groups)
+    weights = draw_weights(positions, resamples=resamples, seed=seed)
+    base = [measure(each.matches, metrics, weights) for each in arms[reference]]
     gains = []
-    for name, evaluation in arms.items():
+    for name, trainings in arms.items():
         if name == reference:
             continue
-        values = _resampled(evaluation, metrics, weights)
+        values = [measure(each.matches, metrics, weights) for each in trainings]
         for metric in metrics:
-            difference = values[metric] - base[metric]
-            gains.append(_gain(name, reference, metric, difference, arms))
+            drawn = np.stack(
+                [after[metric] - before[metric] for before, after in _pairs(base, values)]
+            )
+            point = [
+                (before.metrics[metric], after.metrics[metric])
+                for before, after in _pairs(arms[reference], trainings)
+            ]
+            units = int(positions.max()) + 1
+            evaluation = trainings[0]
+            gains.append(_gain((name, reference, metric), evaluation, point, drawn, units, seed))
     return gains
 
 
+def check_arms(
+    arms: Mapping[str, Sequence[Evaluation]], reference: str, metrics: Sequence[str]
+) -> None:
+    """Refuse arms that cannot be compared picture by picture.
+
+    Raises:
+        ValueError: unknown reference or metric, or arms of different sets or limits.
+    """
+    if reference not in arms:
+        raise ValueError(f"the reference arm '{reference}' is none of {', '.join(arms)}")
+    if empty := [name for name, trainings in arms.items() if not trainings]:
+        raise ValueError(f"arm '{empty[0]}' has no evaluation; give one for each training")
+    base = arms[reference][0]
+    if unknown := [metric for metric in metrics if metric not in base.metrics]:
+        raise ValueError(f"unknown metrics {unknown}; choose from {', '.join(base.metrics)}")
+    for name, trainings in arms.items():
+        if 1 < len(arms[reference]) != len(trainings) > 1:
+            raise ValueError(
+                f"arm '{name}' has {len(trainings)} trainings and '{reference}' "
+                f"{len(arms[reference])}; give as many of both, or a single '{reference}'"
+            )
+        for evaluation in trainings:
+            _check_same_set(name, evaluation, reference, base)
+
+
+def _check_same_set(name: str, evaluation: Evaluation, reference: str, base: Evaluation) -> None:
+    if evaluation.images != base.images or evaluation.objects != base.objects:
+        raise ValueError(
+            f"arm '{name}' and '{reference}' were not evaluated on the same images and "
+            f"objects; a paired comparison needs one set and one list of bins for all arms"
+        )
+    if evaluation.max_detections != base.max_detections:
+        raise ValueError(
+            f"arm '{name}' was evaluated with {evaluation.max_detections} detections an image and "
+            f"'{reference}' with {base.max_detections}; use one limit for all arms"
+        )
+
+
+def _pairs(before: Sequence[Each], after: Sequence[Each]) -> list[tuple[Each, Each]]:
+    """Reference and arm training by training; a single one stands beside all of the other."""
+    count = max(len(before), len(after))
+    return [(before[i % len(before)], after[i % len(after)]) for i in range(count)]
+
+
 def _gain(
-    arm: str,
-    reference: str,
-    metric: str,
-    differences: NDArray[np.float64],
-    arms: Mapping[str, Evaluation],
+    names: tuple[str, str, str],
+    evaluation: Evaluation,
+    point: Sequence[tuple[float, float]],
+    drawn: Floats,
+    units: int,
+    seed: int,
 ) -> Gain:
-    before, after = arms[reference].metrics[metric], arms[arm].metrics[metric]
-    drawn = differences[~np.isnan(differences)]  # draws without any such object say nothing
-    low, high = np.quantile(drawn, [0.025, 0.975]) if drawn.size else (math.nan, math.nan)
-    better = (drawn > 0).mean() + 0.5 * (drawn == 0).mean() if drawn.size else math.nan
+    """From values of reference and arm ``(S,)`` and the differences in each resample ``(S, B)``."""
+    arm, reference, metric = names
+    differences = np.array([after - before for before, after in point])
+    means = drawn.mean(axis=0)
+    between = _training_error(differences, drawn)
+    means = means[~np.isnan(means)]  # draws without any such object say nothing
+    error = math.hypot(means.std(), between) if means.size else math.nan
+    if between:
+        noise = np.random.default_rng([seed, 1]).standard_t(len(differences) - 1, len(means))
+        means = means + between * noise
+    low, high = interval(means, units=units)
+    better = (means > 0).mean() + 0.5 * (means == 0).mean() if means.size else math.nan
     return Gain(
         arm=arm,
         reference=reference,
         metric=metric,
-        reference_value=before,
-        value=after,
-        difference=after - before,
-        low=float(low),
-        high=float(high),
+        reference_value=float(np.mean([before for before, _ in point])),
+        value=float(np.mean([after for _, after in point])),
+        difference=float(differences.mean()),
+        low=low,
+        high=high,
         p_positive=float(better),
-        images=len(arms[arm].images),
-        objects=arms[arm].objects[_area_of(metric)],
+        images=len(evaluation.images),
+        objects=evaluation.objects[parse_metric(metric)[1]],
+        standard_error=error,
+        units=units,
+        seeds=len(differences),
     )
 
 
-def weighted_ap(matches: Matches, weights: Tensor) -> Tensor:
-    """Average precision of one category at every IoU threshold under image weights.
+def _training_error(differences: Floats, drawn: Floats) -> float:
+    """Standard error that the choice of trainings adds to their mean, 0 for a single one.
 
-    Args:
-        matches: of one category in one area range.
-        weights: ``(I, B)`` float32, how often each image counts in each of B resamples.
-
-    Returns:
-        ``(T, B)`` float64, nan where the weighted images hold no object.
+    Trainings differ on few pictures by luck in these pictures too; the draws ``(S, B)`` show how
+    much and hold it already, so that it is taken out of the spread of ``differences`` ``(S,)``.
     """
-    parts = torch.split(weights, 256, dim=1)
-    return torch.cat([_ap(matches, part.contiguous()) for part in parts], 1)
-
-
-def weighted_recall(matches: Matches, weights: Tensor) -> Tensor:
-    """Recall of one category at every IoU threshold under image weights ``(I, B)``, ``(T, B)``."""
-    images = len(matches.objects)
-    found = np.stack([np.bincount(matches.image[hit], minlength=images) for hit in matches.hit])
-    objects = torch.from_numpy(matches.objects).double() @ weights.double()
-    return torch.from_numpy(found).double() @ weights.double() / objects
-
-
-def _check_arms(arms: Mapping[str, Evaluation], reference: str, metrics: Sequence[str]) -> None:
-    if reference not in arms:
-        raise ValueError(f"the reference arm '{reference}' is none of {', '.join(arms)}")
-    base = arms[reference]
-    if unknown := [metric for metric in metrics if metric not in base.metrics]:
-        raise ValueError(f"unknown metrics {unknown}; choose from {', '.join(base.metrics)}")
-    for name, evaluation in arms.items():
-        if evaluation.images != base.images or evaluation.objects != base.objects:
-            raise ValueError(
-                f"arm '{name}' and '{reference}' were not evaluated on the same images and "
-                f"objects; a paired comparison needs one set and one list of bins for all arms"
-            )
-
-
-def _draw(
-    images: Sequence[int], groups: Mapping[int, str] | None, *, resamples: int, seed: int
-) -> Tensor:
-    """How often each image counts in each resample, ``(I, B)`` float32."""
-    names = [str(image) if groups is None else groups[image] for image in images]
-    position = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    count = len(position)
-    drawn = np.random.default_rng(seed).multinomial(count, [1 / count] * count, size=resamples)
-    rows = drawn.T[[position[name] for name in names]]
-    return torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
-
-
-def _resampled(
-    evaluation: Evaluation, metrics: Sequence[str], weights: Tensor
-) -> dict[str, NDArray[np.float64]]:
-    """Every metric in every resample, ``(B,)`` each."""
-    precision = {
-        area: torch.stack([weighted_ap(m, weights) for m in evaluation.matches[area]])
-        for area in {_area_of(metric) for metric in metrics if metric != "AR"}
-    }  # (K, T, B) each
-    values = {}
-    for metric in metrics:
-        if metric == "AR":
-            recall = torch.stack([weighted_recall(m, weights) for m in evaluation.matches["all"]])
-            values[metric] = recall.nanmean(dim=(0, 1)).numpy()
-        else:
-            chosen = precision[_area_of(metric)][:, _thresholds_of(metric)]
-            values[metric] = chosen.nanmean(dim=(0, 1)).numpy()
-    return values
-
-
-def _area_of(metric: str) -> str:
-    return metric.removeprefix("AP_") if metric.startswith("AP_") else "all"
-
-
-def _thresholds_of(metric: str) -> slice:
-    """Rows of the ten IoU thresholds .5, .55, ... .95 that a metric averages."""
-    return {"AP50": slice(0, 1), "AP75": slice(5, 6)}.get(metric, slice(None))
-
-
-def _ap(matches: Matches, weights: Tensor) -> Tensor:
-    objects = torch.from_numpy(matches.objects).to(weights.dtype) @ weights  # (B,)
-    rows = [
-        _interpolated(matches.image, hit, miss, weights, objects)
-        for hit, miss in zip(matches.hit, matches.miss, strict=True)
-    ]
-    return torch.where(objects > 0, torch.stack(rows), torch.nan)
-
-
-def _interpolated(
-    image: NDArray[np.int64],
-    hit: NDArray[np.bool_],
-    miss: NDArray[np.bool_],
-    weights: Tensor,
-    objects: Tensor,
-) -> Tensor:
-    """101-point AP for every column of ``weights``, ``(B,)``.
-
-    Precision only peaks at true positives, so only their rows are formed: the false positives
-    between two of them are summed at once (an embedding bag of image weights). Sums of whole
-    numbers stay exact in float32 up to 16 million detections.
-    """
-    hits, misses = np.flatnonzero(hit), np.flatnonzero(miss)
-    if not len(hits):
-        return torch.zeros_like(objects, dtype=torch.float64)
-    ends = np.searchsorted(misses, hits)  # misses that precede each hit
-    starts = np.concatenate([[0], ends[:-1]])
-    between = F.embedding_bag(
-        torch.from_numpy(image[misses[: ends[-1]]]), weights, torch.from_numpy(starts), mode="sum"
-    )  # (n, B)
-    wrong = between.cumsum(0).T.double()  # (B, n)
-    right = weights[torch.from_numpy(image[hits])].cumsum(0).T.double()
-    precision = right / (right + wrong + np.spacing(1))
-    envelope = precision.flip(1).cummax(1).values.flip(1)
-    recall = (right / objects[:, None]).contiguous()
-    grid = torch.from_numpy(RECALLS).expand(len(objects), -1).contiguous()
-    position = torch.searchsorted(recall, grid)
-    reached = F.pad(envelope, (0, 1)).gather(1, position)  # 0 beyond the greatest recall
-    return reached.mean(dim=1)
+    count = len(differences)
+    if count < 2 or bool(np.isnan(drawn).all()):
+        return 0.0
+    luck = drawn - differences[:, None]
+    luck = luck - luck.mean(axis=0)
+    by_pictures = float(np.nanvar(luck, axis=1).sum()) / (count - 1)
+    between = float(differences.var(ddof=1)) - by_pictures
+    return math.sqrt(max(between, 0.0) / count)

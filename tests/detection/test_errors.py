@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,7 +6,12 @@ import pytest
 import torch
 
 from detection import Detections
-from detection.errors import false_positives_per_megapixel, found_objects, transitions
+from detection.errors import (
+    false_positives_per_megapixel,
+    found_objects,
+    hallucinations_per_megapixel,
+    transitions,
+)
 from detection.truth import CocoSet, read_coco
 
 ROWS = [(1, [10.0 * i, 0, 6, 6], 1) for i in range(4)] + [(1, [0, 40, 30, 30], 2)]
@@ -92,3 +98,50 @@ def test_pictures_without_objects_count_their_false_detections(
     truth = make_set([(1, [0, 0, 6, 6], 1)], images=2)
     found = {2: seen(truth, [0])[1]}
     assert false_positives_per_megapixel(truth, found) == pytest.approx(1 / 0.016)
+
+
+def renamed(found: dict[int, Detections]) -> dict[int, Detections]:
+    return {i: Detections(d.boxes, d.scores, 3 - d.labels) for i, d in found.items()}
+
+
+def test_objects_that_got_their_right_or_a_wrong_name_are_told_apart(
+    make_set: Callable[..., CocoSet],
+) -> None:
+    truth = make_set(ROWS)
+    right = seen(truth, [0, 1])
+    wrong = renamed(right)
+    (better,) = transitions(truth, wrong, right, bins=[(0, 8)])
+    (worse,) = transitions(truth, right, wrong, bins=[(0, 8)])
+    assert (better.found, better.named, better.misnamed) == (2, 2, 0)
+    assert (worse.lost, worse.named, worse.misnamed) == (2, 0, 2)
+    (new,) = transitions(truth, {}, right, bins=[(0, 8)])
+    assert (new.found, new.named) == (2, 0)
+
+
+def test_the_change_of_overlap_is_that_of_objects_both_found(
+    make_set: Callable[..., CocoSet],
+) -> None:
+    truth = make_set([(1, [0, 0, 10, 10], 1), (1, [40, 0, 10, 10], 1)])
+    exact = seen(truth, [0, 1])
+    shifted = {1: seen(truth, [0])[1].affine(1.0, 2.0, 0.0)}  # overlap 8 / 12
+    (row,) = transitions(truth, shifted, exact, bins=[(0, 64)])
+    assert row.overlap_change == pytest.approx(1 / 3)
+    (none,) = transitions(truth, {}, exact, bins=[(0, 64)])
+    assert math.isnan(none.overlap_change)
+
+
+def test_only_boxes_where_nothing_is_are_hallucinations(make_set: Callable[..., CocoSet]) -> None:
+    truth = make_set([(1, [0, 0, 10, 10], 1), (1, [40, 20, 40, 40], 2)])
+    boxes = [
+        [0, 0, 10, 9], [0, 0, 10, 10],  # found and doubled
+        [40, 20, 80, 50], [5, 0, 15, 10],  # misnamed, misplaced
+        [20, 0, 30, 10], [20, 0, 30, 9],  # twice nothing
+    ]  # fmt: skip
+    scores = torch.tensor([0.9] * 5 + [0.1])
+    found = {1: Detections(torch.tensor(boxes).float(), scores, torch.ones(6).long())}
+    assert hallucinations_per_megapixel(truth, found) == pytest.approx(1 / 0.008)
+    assert hallucinations_per_megapixel(truth, found, score=0.0) == pytest.approx(2 / 0.008)
+    assert false_positives_per_megapixel(truth, found) == pytest.approx(4 / 0.008)
+    truth.objects[1].crowds[1] = True
+    inside = {1: Detections(torch.tensor([[45.0, 25, 50, 30]]), torch.ones(1), torch.tensor([2]))}
+    assert hallucinations_per_megapixel(truth, inside) == 0

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from detection import Detections
-from detection.coco import BINS, Evaluation, evaluate
-from detection.gain import Gain, paired_gains, weighted_ap, weighted_recall
+from detection.coco import BINS, Evaluation, evaluate, reference_metrics
+from detection.gain import Gain, paired_gains, seeded_gains
+from detection.precision_recall import measure
 from detection.truth import CocoSet, Objects, Picture
 
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AR", "AP_8_16")
@@ -45,16 +46,10 @@ def noisy(objects: Objects, random: np.random.Generator) -> Detections:
 
 
 def weighted_metrics(evaluation: Evaluation, weights: np.ndarray) -> dict[str, float]:
-    """All metrics under whole image weights, straight from the two weighted functions."""
-    column = torch.from_numpy(weights).float()[:, None]
-    ap = {
-        area: torch.stack([weighted_ap(matches, column) for matches in rows])
-        for area, rows in evaluation.matches.items()
-    }
-    recall = torch.stack([weighted_recall(m, column) for m in evaluation.matches["all"]])
-    values = {"AP": ap["all"], "AP50": ap["all"][:, :1], "AP75": ap["all"][:, 5:6], "AR": recall}
-    values |= {f"AP_{area}": value for area, value in ap.items() if area != "all"}
-    return {name: float(value.nanmean()) for name, value in values.items()}
+    """All metrics under whole image weights."""
+    column = torch.from_numpy(weights).double()[:, None]
+    values = measure(evaluation.matches, list(evaluation.metrics), column)
+    return {name: float(value[0]) for name, value in values.items()}
 
 
 def repeated(
@@ -82,7 +77,8 @@ def same(first: dict[str, float], second: dict[str, float]) -> None:
 def test_unit_weights_give_exactly_the_figures_of_pycocotools(seed: int) -> None:
     truth, found = fuzzed(seed)
     evaluation = evaluate(truth, found)
-    same(weighted_metrics(evaluation, np.ones(len(truth.images))), evaluation.metrics)
+    reference = reference_metrics(truth, found)
+    same(weighted_metrics(evaluation, np.ones(len(truth.images))), reference)
     assert 0.02 < evaluation.metrics["AP"] < 0.98
 
 
@@ -249,3 +245,109 @@ def test_arms_of_different_sets_are_refused() -> None:
 def test_the_verdict_follows_the_interval(low: float, high: float, verdict: str) -> None:
     gain = Gain("sr", "bicubic", "AP", 0.1, 0.2, 0.1, low, high, 0.9, 10, 100)
     assert gain.verdict == verdict
+
+
+def test_bins_that_differ_or_another_limit_on_detections_are_refused() -> None:
+    truth, found = fuzzed(2)
+    usual = evaluate(truth, found)
+    with pytest.raises(ValueError, match="not evaluated on the same images and objects"):
+        paired_gains({"bicubic": usual, "sr": evaluate(truth, found, bins=())}, reference="bicubic")
+    with pytest.raises(ValueError, match="100 detections an image and 'bicubic' with 500"):
+        paired_gains(
+            {"bicubic": usual, "sr": evaluate(truth, found, max_detections=100)},
+            reference="bicubic",
+        )
+
+
+def test_an_image_without_a_scene_is_refused() -> None:
+    truth, found = fuzzed(2)
+    arms = {name: evaluate(truth, found) for name in ("bicubic", "sr")}
+    with pytest.raises(ValueError, match=r"no group for 13 images.*image id 1"):
+        paired_gains(arms, reference="bicubic", groups={0: "a"})
+
+
+def test_one_picture_alone_gives_no_interval_and_no_verdict() -> None:
+    # Every draw is that picture again: a plain percentile interval would have no width at all.
+    truth, found = fuzzed(5)
+    one = truth.subset([1])
+    arms = {"bicubic": evaluate(one, {}), "sr": evaluate(one, {1: found[1]})}
+    (gain,) = paired_gains(arms, reference="bicubic", resamples=20, metrics=("AP",))
+    assert gain.difference > 0
+    assert math.isnan(gain.low)
+    assert gain.verdict == "inconclusive"
+    assert "one picture" in gain.conclusion
+
+
+def test_the_smallest_detectable_gain_is_that_of_80_percent_power() -> None:
+    gain = replace(GAIN, standard_error=0.01)
+    # A true gain of that size gives an estimate 1.96 errors above 0 in 80 of 100 studies.
+    estimates = np.random.default_rng(0).normal(gain.detectable, 0.01, 100_000)
+    assert (estimates > 0.0196).mean() == pytest.approx(0.8, abs=0.005)
+
+
+GAIN = Gain("sr", "bicubic", "AP", 0.1, 0.2, 0.1, 0.01, 0.02, 0.9, 10, 100, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "sr helps: AP +10.0 points (95 % interval +1.0 to +2.0) against bicubic"),
+        (
+            {"low": -0.01},
+            "inconclusive: AP +10.0 points (95 % interval -1.0 to +2.0); 10 pictures with 100 "
+            "objects show a difference of 2.8 points or more, not a smaller one",
+        ),
+        ({"difference": math.nan}, "AP: not measurable, the set has no object of this size"),
+    ],
+)
+def test_the_conclusion_says_what_may_be_said(changes: dict[str, float], sentence: str) -> None:
+    assert replace(GAIN, **changes).conclusion == sentence
+
+
+def trainings(count: int) -> tuple[Evaluation, list[Evaluation]]:
+    """A reference and an arm that was trained several times, with different luck each time."""
+    truth, found = fuzzed(5, images=40)
+    worse = {i: d.select(torch.arange(len(d)) % 2 == 0) for i, d in found.items()}
+    lucky = [
+        {i: d.select(torch.arange(len(d)) % 4 <= k) for i, d in found.items()} for k in range(count)
+    ]
+    return evaluate(truth, worse), [evaluate(truth, each) for each in lucky]
+
+
+def test_a_single_training_is_the_paired_gain() -> None:
+    base, (arm,) = trainings(1)
+    settings = {"reference": "bicubic", "resamples": 50, "metrics": ("AP",)}
+    one = seeded_gains({"bicubic": [base], "sr": [arm]}, **settings)  # type: ignore[arg-type]
+    assert one == paired_gains({"bicubic": base, "sr": arm}, **settings)  # type: ignore[arg-type]
+    assert one[0].seeds == 1
+
+
+def test_trainings_that_disagree_widen_the_interval_and_their_mean_is_the_gain() -> None:
+    base, arms = trainings(3)
+
+    def gain(chosen: list[Evaluation]) -> Gain:
+        (found,) = seeded_gains(
+            {"bicubic": [base], "sr": chosen}, reference="bicubic", resamples=100, metrics=("AP",)
+        )
+        return found
+
+    several, same_thrice = gain(arms), gain([arms[0]] * 3)
+    singles = [gain([arm]) for arm in arms]
+    assert several.seeds == 3
+    assert several.difference == pytest.approx(np.mean([one.difference for one in singles]))
+    assert same_thrice.high - same_thrice.low == pytest.approx(
+        singles[0].high - singles[0].low, rel=1e-9
+    )
+    assert several.high - several.low > 1.5 * max(one.high - one.low for one in singles)
+
+
+def test_trainings_of_the_reference_are_paired_with_those_of_the_arm() -> None:
+    base, arms = trainings(2)
+    (gain,) = seeded_gains(
+        {"bicubic": arms, "sr": arms}, reference="bicubic", resamples=20, metrics=("AP",)
+    )
+    assert (gain.difference, gain.low, gain.high, gain.seeds) == (0, 0, 0, 2)
+    with pytest.raises(ValueError, match="'sr' has 3 trainings and 'bicubic' 2"):
+        seeded_gains({"bicubic": arms, "sr": [base] * 3}, reference="bicubic")
+    with pytest.raises(ValueError, match="'sr' has no evaluation"):
+        seeded_gains({"bicubic": arms, "sr": []}, reference="bicubic")
