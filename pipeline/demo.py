@@ -26,7 +26,7 @@ from pipeline.progress import bar, console
 from pipeline.report import CurveView
 from pipeline.scenes import write_scenes
 from pipeline.shards import shards
-from pipeline.study import Geometry
+from pipeline.study_settings import Statistics, Windows
 from pipeline.tracking import Run
 from pipeline.train import CONF, Trained, configured, fit
 
@@ -147,7 +147,8 @@ def _study(
     return detect(
         [scenes / "annotations.json"], [scenes / "images"], str(detector),
         arms=arms, out=out / "study", title="Does super-resolution help? The srdet demo",
-        scale=sizes["scale"], geometry=Geometry(**sizes["geometry"]), resamples=sizes["resamples"],
+        scale=sizes["scale"], windows=Windows(**sizes["windows"]),
+        statistics=Statistics(resamples=sizes["resamples"]),
         name="5 study", experiment=EXPERIMENT, parent=parent, training=curves,
     )  # fmt: skip
 

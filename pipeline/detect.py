@@ -3,6 +3,7 @@ r"""``srdet detect``: does super-resolving the crops help this detector on these
     srdet detect --config conf/study/coco_x4.yaml
     srdet detect --coco val.json --images val/ --detector runs/detector/detector.safetensors \\
         --arms none bicubic sr=runs/srresnet/net.safetensors original --out runs/study
+    srdet detect compare runs/grid runs/guided --arm sr   (two finished studies, paired)
     srdet detect train --coco train.json --images train/ --out runs/detector   (makes a detector)
 
 Every arm sees the same windows and is compared with bicubic at the same geometry, because zoom
@@ -18,44 +19,28 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from detection.coco import BINS, bin_name
+from detection.boxes import Detector
 from detection.detectors import load_detector
-from detection.gain import Gain, paired_gains
+from detection.gain import Gain
 from detection.windows import coverage
 from pipeline import tracking
+from pipeline.arms import REFERENCE, Form, open_arm, parse_arms, shifts
+from pipeline.calibrating import set_aside
+from pipeline.compare import compare
 from pipeline.detector import train_detector
 from pipeline.files import atomic_file
-from pipeline.findings import Findings, file_name, study_view
+from pipeline.findings import Findings, study_view
+from pipeline.gallery import gallery
 from pipeline.launch import best_precision
+from pipeline.measures import measure_arms
 from pipeline.options import run_function
-from pipeline.progress import bar
+from pipeline.plans import plan_windows
 from pipeline.report import CurveView, plots, print_table, write_report
-from pipeline.study import (
-    NONE,
-    ORIGINAL,
-    ArmResult,
-    Form,
-    Geometry,
-    Pictures,
-    find_in_full,
-    load_pictures,
-    plan_windows,
-    run_arm,
-)
+from pipeline.study import ArmResult, Pictures, Rules, Split, find_in_full, load_pictures, run_arm
+from pipeline.study_files import file_name, save_detections, save_truth
+from pipeline.study_settings import Join, Merging, Statistics, Windows
 from pipeline.tracking import Run
-from pipeline.upscalers import KERNELS, Upscaler, open_upscaler
 from sr_module.degrade import Degradation
-
-REFERENCE = "bicubic"
-METRICS = (
-    "AP",
-    "AP50",
-    "AP75",
-    "AP_small",
-    "AP_medium",
-    "AP_large",
-    *(f"AP_{bin_name(*b)}" for b in BINS),
-)
 
 
 @dataclass(frozen=True)
@@ -68,8 +53,12 @@ class StudyResult:
 
 
 def main(words: list[str]) -> None:
-    """The command: a study, or ``train`` for a detector."""
-    if words[:1] == ["train"]:
+    """The command: a study, ``train`` for a detector, ``compare`` for two finished studies."""
+    if words[:1] == ["compare"]:
+        count = next((i for i, w in enumerate(words) if w.startswith("-")), len(words))
+        folders = ["--studies", *words[1:count]] if count > 1 else []
+        run_function(compare, [*folders, *words[count:]], name="detect compare")
+    elif words[:1] == ["train"]:
         run_function(train_detector, words[1:], name="detect train", leave_out=("parent",))
     else:
         run_function(detect, words, name="detect", leave_out=("parent", "training"))
@@ -87,11 +76,13 @@ def detect(
     protocol: Form = "synthetic",
     scale: int = 4,
     degradation: Degradation | None = None,
-    geometry: Geometry = Geometry(),  # noqa: B008 (frozen)
+    windows: Windows = Windows(),  # noqa: B008 (frozen)
+    join: Join = Join(),  # noqa: B008 (frozen)
+    merge: Merging = Merging(),  # noqa: B008 (frozen)
+    statistics: Statistics = Statistics(),  # noqa: B008 (frozen)
+    calibrate_on: float = 0.0,
     limit: int | None = None,
     batch_size: int = 16,
-    resamples: int = 1000,
-    seed: int = 0,
     name: str | None = None,
     experiment: str = "srdet detect",
     parent: Run | None = None,
@@ -103,19 +94,25 @@ def detect(
         coco: COCO annotation files.
         images: the picture folder of each annotation file.
         detector: a file of `srdet detect train`, a YOLOX (.onnx), or a torchvision family.
-        arms: each "none", "original" (synthetic only), a kernel (bicubic, bilinear, nearest), or a
-            file of weights; "name=FILE" gives it a name. bicubic, the reference, is always there.
-        out: folder for report.html, study.json, windows.json and detections.
+        arms: each "none" (no windows), "crops" (windows not enlarged), a kernel (nearest, bilinear,
+            bicubic, lanczos), "sharpened" (bicubic with an unsharp mask), "original" (synthetic
+            only), a network of `srdet models`, or a file of weights; "name=FILE" gives it a name.
+            bicubic, the reference, is always there.
+        out: folder for report.html, study.json, windows.json, truth.json and detections.
         title: of the report.
         detector_weights: for a torchvision family: "DEFAULT" or a file.
         protocol: "native" takes the pictures as they are, "synthetic" reduces them first.
         scale: what the arms enlarge by, and the synthetic protocol reduces by.
         degradation: blur, noise and JPEG of the synthetic protocol besides the reduction.
-        geometry: windows and how their results are joined.
+        windows: how windows are laid, the same for all arms.
+        join: what of windows and whole picture counts.
+        merge: how what was seen twice becomes one.
+        statistics: how a difference is told from luck.
+        calibrate_on: share of the pictures that is set aside, never evaluated, to learn what a
+            score is worth in each source and size. 0, the default, leaves scores as they are: with
+            less than some hundred objects set aside there is too little to learn from.
         limit: only the first so many pictures.
         batch_size: windows enlarged at once.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
         name: how the run is called in MLflow; the out folder's name without it.
         experiment: MLflow experiment.
         parent: run under which this one is shown.
@@ -127,7 +124,9 @@ def detect(
     specs = parse_arms(arms, protocol)
     reduced = (degradation or Degradation(scale)) if protocol == "synthetic" else None
     pictures = load_pictures(coco, images, degradation=reduced, limit=limit)
-    _check_geometry(geometry, pictures)
+    _check_windows(windows, pictures)
+    if calibrate_on:
+        set_aside(list(pictures.paths), calibrate_on, seed=statistics.seed)  # refuses too few
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bf16 = best_precision("auto").startswith("bf16")
     find = load_detector(
@@ -137,82 +136,62 @@ def detect(
         device=device,
         bf16=bf16,
     )
-    upscalers = {name: _upscaler(spec, scale, bf16=bf16) for name, spec in specs.items()}
+    upscalers = {name: open_arm(spec, scale, bf16=bf16) for name, spec in specs.items()}
+    moved = shifts(upscalers)
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         "coco": [path.name for path in coco], "detector": Path(detector).name, "protocol": protocol,
-        "scale": scale, "geometry": asdict(geometry),
+        "scale": scale, "windows": asdict(windows), "join": asdict(join),
+        "merge": asdict(merge), "statistics": asdict(statistics),
         "arms": {name: Path(spec).name for name, spec in specs.items()},
-        "pictures": len(pictures.truth.images), "resamples": resamples, "seed": seed,
+        "pictures": len(pictures.truth.images), "calibrate_on": calibrate_on,
         "precision": "bf16" if bf16 else "fp32", "device": device,
     }  # fmt: skip
     with tracking.start(experiment, name or out.name, parent=parent) as run:
         run.params(settings)
-        full = find_in_full(pictures, find)
-        plan = plan_windows(pictures, geometry, full)
-        plan.save(out / "windows.json")
+        split, held = _splits(pictures, windows, find, calibrate_on, statistics.seed)
+        split.plan.save(out / "windows.json")
+        save_truth(split.truth, out)
+        rules = Rules(find, join, merge, batch_size)
         done = []
         for arm_name, spec in specs.items():
             with tracking.start(experiment, f"arm {arm_name}", parent=run) as child:
                 arm = run_arm(
-                    arm_name, spec, pictures=pictures, plan=plan, geometry=geometry, full=full,
-                    upscaler=upscalers[arm_name], detector=find, batch_size=batch_size,
+                    arm_name, spec, split=split, rules=rules, upscaler=upscalers[arm_name],
+                    held=held,
                 )  # fmt: skip
                 _log_arm(child, arm, out)
                 done.append(arm)
-        with bar("bootstrap", None):
-            evaluations = {arm.name: arm.evaluation for arm in done}
-            gains = paired_gains(
-                evaluations, reference=REFERENCE, metrics=METRICS, resamples=resamples, seed=seed
-            )
-        covered = coverage(pictures.truth.boxes, plan, small=geometry.small)
+        measures = measure_arms(split.truth, done, reference=REFERENCE, statistics=statistics)
+        covered = coverage(split.truth.boxes, split.plan, small=windows.small)
         findings = Findings(
-            title, pictures, plan, done, gains, covered, REFERENCE, upscalers,
-            {**settings, "windows digest": plan.digest}, training or [],
+            title, split.pictures, split.plan, done, measures, covered, REFERENCE, upscalers, moved,
+            {**settings, "windows digest": split.plan.digest}, training or [],
         )  # fmt: skip
         return _conclude(run, findings, out)
 
 
-def parse_arms(arms: list[str], protocol: Form) -> dict[str, str]:
-    """Arm name to what it enlarges with, in the order given, the reference included.
+def _splits(
+    pictures: Pictures, windows: Windows, detector: Detector, share: float, seed: int
+) -> tuple[Split, Split | None]:
+    """What is evaluated, and what is set aside to calibrate on."""
 
-    Raises:
-        ValueError: a name twice, or "original" where there is none.
-    """
-    specs: dict[str, str] = {}
-    for word in arms:
-        name, _, spec = word.rpartition("=")
-        name = name or (Path(spec).stem if Path(spec).suffix else spec)
-        if name in specs:
-            raise ValueError(f"arm '{name}' is there twice; name them apart with NAME=FILE")
-        specs[name] = spec
-    if ORIGINAL in specs.values() and protocol == "native":
+    def lay(chosen: Pictures) -> Split:
+        full = find_in_full(chosen, detector)
+        return Split(chosen, plan_windows(chosen, windows, full.found), full)
+
+    if not share:
+        return lay(pictures), None
+    kept, held = set_aside([p.id for p in pictures.truth.images], share, seed=seed)
+    return lay(pictures.only(kept)), lay(pictures.only(held))
+
+
+def _check_windows(windows: Windows, pictures: Pictures) -> None:
+    if rest := windows.size % pictures.reduction:
         raise ValueError(
-            "arm 'original' exists in the synthetic protocol only: native pictures have no better "
-            "original; leave it out, or take --protocol synthetic"
+            f"windows.size {windows.size} is not a multiple of the reduction "
+            f"{pictures.reduction}; choose {windows.size - rest}"
         )
-    if specs.setdefault(REFERENCE, REFERENCE) != REFERENCE:
-        raise ValueError(f"'{REFERENCE}' is the reference arm's name; call yours something else")
-    for spec in specs.values():
-        if spec not in (NONE, ORIGINAL, *KERNELS) and not Path(spec).is_file():
-            raise FileNotFoundError(
-                f"arm '{spec}' is neither a file nor one of {', '.join((NONE, ORIGINAL, *KERNELS))}"
-            )
-    return specs
-
-
-def _check_geometry(geometry: Geometry, pictures: Pictures) -> None:
-    if geometry.window % pictures.reduction:
-        raise ValueError(
-            f"geometry.window {geometry.window} is not a multiple of the reduction "
-            f"{pictures.reduction}; choose {geometry.window - geometry.window % pictures.reduction}"
-        )
-
-
-def _upscaler(spec: str, scale: int, *, bf16: bool) -> Upscaler | None:
-    if spec in (NONE, ORIGINAL):
-        return None
-    return open_upscaler(spec, scale=scale, precision="bf16" if bf16 else "fp32")
 
 
 def _log_arm(run: Run, arm: ArmResult, out: Path) -> None:
@@ -226,27 +205,15 @@ def _log_arm(run: Run, arm: ArmResult, out: Path) -> None:
     }
     values = {f"detect/{key}": value for key, value in arm.evaluation.metrics.items()}
     run.metrics({k: v for k, v in {**values, **costs}.items() if not math.isnan(v)})
-    rows = [
-        {
-            "image_id": image,
-            "category_id": label,
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": score,
-        }
-        for image, found in arm.found.items()
-        for (x0, y0, x1, y1), score, label in zip(
-            found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-        )
-    ]
-    path = out / f"detections_{file_name(arm.name)}.json"
-    with atomic_file(path) as temporary:
-        temporary.write_text(dumps(rows))
-    run.artifact(path)
+    run.artifact(save_detections(arm.found, out, arm.name))
+    if arm.calibration is not None:
+        arm.calibration.save(out / f"calibration_{file_name(arm.name)}.json")
+        run.artifact(out / f"calibration_{file_name(arm.name)}.json")
 
 
 def _conclude(run: Run, study: Findings, out: Path) -> StudyResult:
     """The report and every number, on disk and in the run."""
-    view = study_view(study)
+    view = study_view(study, gallery(study))
     report = write_report(view, out / "report.html")
     with atomic_file(out / "study.json") as temporary:
         temporary.write_text(dumps(_as_json(study), indent=1))
@@ -257,7 +224,8 @@ def _conclude(run: Run, study: Findings, out: Path) -> StudyResult:
     measured = [gain for gain in study.gains if not math.isnan(gain.difference)]
     for gain in measured:
         key = f"gain/{gain.arm}/{gain.metric}"
-        run.metrics({key: gain.difference, f"{key}_ci_lo": gain.low, f"{key}_ci_hi": gain.high})
+        values = {key: gain.difference, f"{key}_ci_lo": gain.low, f"{key}_ci_hi": gain.high}
+        run.metrics({k: v for k, v in values.items() if not math.isnan(v)})
     run.table([_gain_row(gain) for gain in measured], "gains.json")
     run.tags({"mlflow.note.content": view.verdict})
     print_table(view, Console())
@@ -265,7 +233,7 @@ def _conclude(run: Run, study: Findings, out: Path) -> StudyResult:
 
 
 def _gain_row(gain: Gain) -> dict[str, Any]:
-    return {**asdict(gain), "verdict": gain.verdict}
+    return {**asdict(gain), "verdict": gain.verdict, "detectable": gain.detectable}
 
 
 def _as_json(study: Findings) -> dict[str, Any]:
@@ -280,5 +248,9 @@ def _as_json(study: Findings) -> dict[str, Any]:
             for arm in study.arms
         },
         "gains": [_gain_row(gain) for gain in study.gains],
+        "tests": [asdict(test) for test in study.measures.tests],
+        "errors": {name: asdict(errors) for name, errors in study.measures.errors.items()},
+        "shift": dict(study.moved),
+        "upper_bound": study.plan.oracle,
         "coverage": asdict(study.coverage),
     }

@@ -1,29 +1,38 @@
 """A finished study in the words and pictures that a reader sees."""
 
-import re
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-from detection.boxes import Detections
 from detection.coco import BINS, bin_name
-from detection.errors import false_positives_per_megapixel, found_objects, transitions
+from detection.errors import false_positives_per_megapixel, transitions
 from detection.gain import Gain
-from detection.windows import Coverage, Window, WindowPlan
-from pipeline.pictures import to_uint8
-from pipeline.report import ArmView, BinView, CurveView, GainView, GalleryRow, StudyView, Tile
-from pipeline.study import NONE, ORIGINAL, ArmResult, Pictures
-from pipeline.upscalers import KERNELS, Upscaler
+from detection.tide import KINDS
+from detection.windows import Coverage, WindowPlan
+from pipeline.arms import CONTROLS, ORIGINAL, shift_warnings
+from pipeline.measures import Measures
+from pipeline.report import (
+    ArmView,
+    BinView,
+    CurveView,
+    ErrorView,
+    GainView,
+    GalleryRow,
+    StudyView,
+    TableView,
+    TrustView,
+)
+from pipeline.study import ArmResult, Pictures
+from pipeline.study_tables import probability, study_tables, trust_table
+from pipeline.tracking import flatten
+from pipeline.upscalers import Upscaler
 
 SHOWN_SCORE = 0.3
 """Detections below it would only clutter a picture."""
-SHOWN_SIDE = 64
-"""Original pixels a side that a gallery picture shows at least."""
+
+SHOWN_DETECTIONS = 10
+"""A share of true detections among fewer is no point of a reliability diagram."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +43,28 @@ class Findings:
     pictures: Pictures
     plan: WindowPlan
     arms: list[ArmResult]
-    gains: list[Gain]
+    measures: Measures
     coverage: Coverage
     reference: str
     upscalers: Mapping[str, Upscaler | None]
+    moved: Mapping[str, tuple[float, float]]
+    """Arm to how far right and down it moves things, in pixels before enlargement."""
     settings: Mapping[str, Any]
     training: list[CurveView] = field(default_factory=list)
 
     @property
     def networks(self) -> list[str]:
         """Names of the arms that are super-resolution."""
-        return [arm.name for arm in self.arms if arm.spec not in (NONE, ORIGINAL, *KERNELS)]
+        return [arm.name for arm in self.arms if arm.spec not in CONTROLS]
+
+    @property
+    def gains(self) -> list[Gain]:
+        """Of every arm over the reference in every metric."""
+        return self.measures.gains
 
     def gain(self, arm: str, metric: str) -> Gain | None:
         """The gain of an arm, where it was measured."""
-        return next((g for g in self.gains if (g.arm, g.metric) == (arm, metric)), None)
+        return self.measures.gain(arm, metric)
 
 
 def verdict(study: Findings) -> str:
@@ -56,7 +72,10 @@ def verdict(study: Findings) -> str:
     clauses = [_clause(study, name) for name in study.networks]
     if not clauses:
         return "No super-resolution arm was measured."
-    return f"Against {study.reference} at the same geometry: {'; '.join(clauses)}."
+    says = f"Against {study.reference} at the same geometry: {'; '.join(clauses)}."
+    if study.plan.oracle:
+        return f"An upper bound and no result, for the windows know the truth. {says}"
+    return says
 
 
 def _clause(study: Findings, name: str) -> str:
@@ -65,8 +84,20 @@ def _clause(study: Findings, name: str) -> str:
         return f"{name} was not measured"
     says = {"helps": "helps", "hurts": "hurts", "inconclusive": "is inconclusive"}[gain.verdict]
     interval = f"95 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
-    clause = f"{name} {says}, AP {100 * gain.difference:+.1f} points ({interval})"
-    return clause + _recovered(study, gain)
+    test = study.measures.test(name, "AP")
+    chance = f", p {probability(test.p_holm)}" if test else ""
+    clause = f"{name} {says}, AP {100 * gain.difference:+.1f} points ({interval}{chance})"
+    return clause + _recovered(study, gain) + _unseen(gain)
+
+
+def _unseen(gain: Gain) -> str:
+    """What an inconclusive study could have seen."""
+    if gain.verdict != "inconclusive" or math.isnan(gain.detectable):
+        return ""
+    return (
+        f", where {gain.images} pictures with {gain.objects:,} objects would show "
+        f"{100 * gain.detectable:.1f} points or more"
+    )
 
 
 def _recovered(study: Findings, gain: Gain) -> str:
@@ -80,7 +111,7 @@ def _recovered(study: Findings, gain: Gain) -> str:
     )
 
 
-def study_view(study: Findings) -> StudyView:
+def study_view(study: Findings, gallery: list[GalleryRow]) -> StudyView:
     """The report's content."""
     count = len(study.pictures.truth.images)
     arms = [
@@ -98,11 +129,54 @@ def study_view(study: Findings) -> StudyView:
         curve=[view for arm in study.arms for view in _curve(study, arm)],
         coverage=_coverage(study.coverage),
         costs=_costs(study),
-        gallery=gallery(study),
+        gallery=gallery,
         training=study.training,
-        settings={str(key): str(value) for key, value in study.settings.items()},
+        settings=flatten(_listed(study.settings)),
         notes=_notes(study),
+        warnings=shift_warnings(study.moved),
+        tables=_tables(study),
+        trust=_trust(study),
+        errors=[
+            ErrorView(name, kind, errors.gains[kind])
+            for name, errors in study.measures.errors.items()
+            for kind in KINDS
+        ],
+        upper_bound=study.plan.oracle,
     )
+
+
+def _listed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with lists as a person writes them."""
+    return {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for key, value in settings.items()
+    }
+
+
+def _tables(study: Findings) -> list[TableView]:
+    tables = study_tables(study.measures, study.moved, reference=study.reference)
+    trust = trust_table({arm.name: arm.trust for arm in study.arms})
+    return [*tables, trust] if trust.rows else tables
+
+
+def _trust(study: Findings) -> list[TrustView]:
+    return [
+        TrustView(
+            arm.name,
+            source,
+            calibrated,
+            tuple(
+                (confidence, precision)
+                for confidence, precision, count in zip(
+                    each.confidence, each.precision, each.count, strict=True
+                )
+                if count >= SHOWN_DETECTIONS
+            ),
+        )
+        for arm in study.arms
+        for source, both in arm.trust.items()
+        for calibrated, each in zip((False, True), both, strict=True)
+    ]
 
 
 def _protocol(study: Findings) -> str:
@@ -113,9 +187,11 @@ def _protocol(study: Findings) -> str:
     else:
         times = pictures.reduction
         form = f"synthetic protocol: pictures reduced {times} times by antialiased bicubic"
+    if aside := study.settings["pictures"] - count:
+        form += f"; {aside} pictures set aside to calibrate scores on"
     return (
         f"{form}; {count} pictures, {objects} objects; COCO evaluation in original pixels; "
-        f"{study.settings['resamples']} paired bootstrap resamples over pictures."
+        f"{study.settings['statistics']['resamples']} paired bootstrap resamples over pictures."
     )
 
 
@@ -185,119 +261,16 @@ def _notes(study: Findings) -> list[str]:
             f"{rows[0].both} found by both, {rows[0].neither} by neither; "
             f"false boxes per megapixel {before:.1f} -> {after:.1f}."
         )
+    for arm in study.arms:
+        if arm.calibration and arm.calibration.fallbacks:
+            notes.append(
+                f"Calibration of {arm.name}: too few detections were set aside for "
+                f"{len(arm.calibration.fallbacks)} of its curves, the first: "
+                f"{arm.calibration.fallbacks[0]}."
+            )
     if truth.skipped:
         notes.append(
             f"{len(truth.skipped)} annotations were left out or mended, the first: "
             f"{truth.skipped[0]}"
         )
     return notes
-
-
-def gallery(study: Findings, *, each: int = 3) -> list[GalleryRow]:
-    """Objects that the last network found and the reference missed, and the other way round.
-
-    At most one row a picture and kind; where nothing changed, the smallest objects.
-    """
-    if not study.networks:
-        return []
-    name = study.networks[-1]
-    by_name = {arm.name: arm for arm in study.arms}
-    truth = study.pictures.truth
-    was, now = (
-        found_objects(truth, by_name[n].found, score=SHOWN_SCORE) for n in (study.reference, name)
-    )
-    kinds = {
-        f"found by {name}, missed by {study.reference}": {i: now[i] & ~was[i] for i in now},
-        f"missed by {name}, found by {study.reference}": {i: was[i] & ~now[i] for i in now},
-        "the smallest": {i: torch.ones_like(now[i]) for i in now},
-    }
-    rows: list[GalleryRow] = []
-    for title, chosen in kinds.items():
-        if title == "the smallest" and rows:
-            break
-        rows += [
-            _gallery_row(study, image, box, title) for image, box in _smallest(study, chosen)[:each]
-        ]
-    return rows
-
-
-def _smallest(study: Findings, chosen: Mapping[int, Tensor]) -> list[tuple[int, Tensor]]:
-    """The smallest chosen object of each picture, smallest first, as image id and box ``(4,)``."""
-    picked = []
-    for image, mask in chosen.items():
-        objects = study.pictures.truth.objects[image]
-        boxes, sizes = objects.boxes[mask], objects.areas[mask]
-        if len(boxes):
-            picked.append((float(sizes.min()), image, boxes[sizes.argmin()]))
-    return [(image, box) for _, image, box in sorted(picked, key=lambda row: row[:2])]
-
-
-def _region(study: Findings, image: int, box: Tensor) -> Window:
-    """A square around a box, wide enough to see what it is, on whole given pixels."""
-    r = study.pictures.reduction
-    height, width = study.pictures.original(image).shape[-2:]
-    side = int(max(SHOWN_SIDE, 2 * float((box[2:] - box[:2]).max())))
-    wide, high = (min(side, length) // r * r for length in (width, height))
-    x, y = (
-        int(min(max(0.0, float(middle) - length / 2), limit - length)) // r * r
-        for middle, length, limit in zip(
-            (box[:2] + box[2:]) / 2, (wide, high), (width, height), strict=True
-        )
-    )
-    return Window(x, y, wide, high)
-
-
-def _inside(boxes: Tensor, window: Window) -> Tensor:
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    low = torch.tensor([window.x, window.y])
-    high = torch.tensor([window.x + window.width, window.y + window.height])
-    return ((middle >= low) & (middle < high)).all(dim=1)
-
-
-def _gallery_row(study: Findings, image: int, box: Tensor, title: str) -> GalleryRow:
-    """Given | each arm's picture with its boxes | original, all at the original's size."""
-    pictures, window = study.pictures, _region(study, image, box)
-    r = pictures.reduction
-    rows = slice(window.y // r, (window.y + window.height) // r)
-    columns = slice(window.x // r, (window.x + window.width) // r)
-    given = pictures.given(image)[:, rows, columns]
-    truth = _local(pictures.truth.boxes[image], window)
-    size = (window.height, window.width)
-    tiles = [Tile("given", to_uint8(F.interpolate(given[None], size=size)[0]), truth)]
-    for arm in study.arms:
-        if arm.spec != NONE:
-            found = _confident(arm.found[image], window)
-            tiles.append(
-                Tile(arm.name, to_uint8(_shown(study, arm, given, image, window)), truth, found)
-            )
-    names = pictures.truth.categories
-    objects = pictures.truth.objects[image]
-    label = names[int(objects.labels[(objects.boxes == box).all(dim=1)][0])]
-    side = float((box[2:] - box[:2]).prod().sqrt())
-    name = Path(pictures.paths[image]).name
-    return GalleryRow(f"{label} of {side:.0f} px in {name}: {title}", tiles)
-
-
-def _shown(study: Findings, arm: ArmResult, given: Tensor, image: int, window: Window) -> Tensor:
-    """What the arm's detector saw, at the size of the window's original pixels."""
-    if arm.spec == ORIGINAL:
-        rows = slice(window.y, window.y + window.height)
-        return study.pictures.original(image)[:, rows, window.x : window.x + window.width]
-    upscaler = study.upscalers[arm.name]
-    assert upscaler is not None
-    enlarged = upscaler(given[None])
-    return F.interpolate(enlarged, size=(window.height, window.width), mode="area")[0]
-
-
-def _local(boxes: Tensor, window: Window) -> Tensor:
-    kept = boxes[_inside(boxes, window)]
-    return kept - kept.new_tensor([window.x, window.y, window.x, window.y])
-
-
-def _confident(found: Detections, window: Window) -> Tensor:
-    return _local(found.boxes[found.scores >= SHOWN_SCORE], window)
-
-
-def file_name(name: str) -> str:
-    """An arm's name as part of a file's name."""
-    return re.sub(r"[^\w.-]+", "_", name)

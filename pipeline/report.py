@@ -14,10 +14,13 @@ from pipeline.reporting.view import (
     ArmView,
     BinView,
     CurveView,
+    ErrorView,
     GainView,
     GalleryRow,
     StudyView,
+    TableView,
     Tile,
+    TrustView,
     interval,
     milliseconds,
     percent,
@@ -31,11 +34,16 @@ __all__ = [
     "ArmView",
     "BinView",
     "CurveView",
+    "ErrorView",
     "GainView",
     "GalleryRow",
     "StudyView",
+    "TableView",
     "Tile",
+    "TrustView",
+    "percent",
     "plots",
+    "points",
     "print_table",
     "write_report",
 ]
@@ -47,6 +55,10 @@ CAPTIONS = {
     "gains": "Gain of each arm with its 95 % interval. An interval that holds 0 is inconclusive.",
     "gain_by_size": "Gain against object size with its 95 % interval, and the objects behind it.",
     "cost": "What each arm costs in time, and the AP it buys.",
+    "trust": "Share of true detections at each score, before calibration (dotted) and after it, in "
+    "the evaluated pictures; on the diagonal a score means what it says. Scores that fewer than "
+    "10 detections have are left out.",
+    "errors": "Change of what each kind of error costs; below 0 the arm loses less to it.",
 }
 
 
@@ -74,6 +86,8 @@ def print_table(study: StudyView, console: "Console") -> None:
         table.add_row(arm.label, *scores, _gain_cell(study, arm.name, "AP"), cost)
     console.print(table)
     console.print(study.verdict, highlight=False, markup=False)
+    for warning in study.warnings:
+        console.print(f"warning: {warning}", style="bold red", highlight=False, markup=False)
 
 
 def _columns(study: StudyView) -> list[str]:

@@ -8,32 +8,30 @@ stay in original coordinates, and an arm "original" shows what perfect super-res
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from detection.boxes import Detections, Detector
+from detection.calibration import Calibration, Reliability
 from detection.coco import Evaluation, evaluate
-from detection.crops import detect_full, detect_windows
-from detection.merge import merge
+from detection.crops import detect_full, see_windows
+from detection.group import Merge
+from detection.merge import fuse
 from detection.truth import CocoSet, Objects, Picture, read_coco
-from detection.windows import Window, WindowPlan, grid_windows, guided_windows
+from detection.windows import WindowPlan
+from pipeline.arms import NONE, ORIGINAL
+from pipeline.calibrating import WHOLE, WINDOWS, apply, calibrated, trust
 from pipeline.pictures import read_picture, to_float
 from pipeline.progress import bar
+from pipeline.study_settings import Join
 from pipeline.upscalers import Upscaler
 from sr_module.degrade import Degradation
 from sr_module.resize import crop_to_multiple
 
 Found = dict[int, Detections]
-Form = Literal["native", "synthetic"]
-
-NONE = "none"
-"""The arm without windows: the detector sees the whole given picture once."""
-ORIGINAL = "original"
-"""The arm whose windows are cut from the original pictures: the ceiling of a synthetic study."""
 
 
 @dataclass(frozen=True)
@@ -65,38 +63,13 @@ class Pictures:
         noise = torch.Generator().manual_seed(image)
         return self.degradation(original[None], noise)[0]
 
+    def only(self, images: Sequence[int]) -> "Pictures":
+        """The same pictures restricted to some image ids."""
+        return replace(self, truth=self.truth.subset(images))
+
     def each(self, form: Callable[[int], Tensor]) -> Iterator[tuple[int, Tensor]]:
         """Image id and picture, one read at a time."""
         return ((picture.id, form(picture.id)) for picture in self.truth.images)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How windows are laid and their results joined; sides in original pixels.
-
-    Attributes:
-        windows: "grid" covers the picture, "guided" only what the whole-picture pass left doubtful.
-        window: side of a window.
-        overlap: share that neighbouring grid windows share.
-        budget: most guided windows of a picture.
-        small: objects below this side are what guided windows look for.
-        full: join each arm with the same whole-picture detections.
-        small_below: windows speak for objects below this side.
-        large_above: the whole picture speaks for objects above this side.
-        border: boxes so near an inner window side are dropped as cut.
-        iou: boxes of one class that overlap more are one object.
-    """
-
-    windows: Literal["grid", "guided"] = "grid"
-    window: int = 192
-    overlap: float = 0.25
-    budget: int = 8
-    small: float = 48.0
-    full: bool = False
-    small_below: float = 1e5
-    large_above: float = 0.0
-    border: float = 2.0
-    iou: float = 0.55
 
 
 @dataclass(frozen=True)
@@ -111,6 +84,9 @@ class ArmResult:
     detect_seconds: float
     megapixels: float
     """Enlarged pixels shown to the detector, in millions, over all pictures."""
+    calibration: Calibration | None = None
+    trust: Mapping[str, tuple[Reliability, Reliability]] = field(default_factory=dict)
+    """Source to how far its scores can be believed in the evaluated pictures: raw, calibrated."""
 
     @property
     def seconds_per_picture(self) -> float:
@@ -184,34 +160,6 @@ def find_in_full(pictures: Pictures, detector: Detector) -> Full:
     return Full(found, detecting.seconds)
 
 
-def plan_windows(pictures: Pictures, geometry: Geometry, full: Full) -> WindowPlan:
-    """The windows that every arm uses, in original pixels, on the grid of given pixels."""
-    plan: dict[int, tuple[Window, ...]] = {}
-    for picture in pictures.truth.images:
-        width = picture.width - picture.width % pictures.reduction
-        height = picture.height - picture.height % pictures.reduction
-        if geometry.windows == "grid":
-            windows = grid_windows(
-                width,
-                height,
-                size=geometry.window,
-                overlap=geometry.overlap,
-                multiple=pictures.reduction,
-            )
-        else:
-            windows = guided_windows(
-                full.found[picture.id],
-                width,
-                height,
-                size=geometry.window,
-                small=geometry.small,
-                budget=geometry.budget,
-                multiple=pictures.reduction,
-            )
-        plan[picture.id] = tuple(windows)
-    return WindowPlan(plan)
-
-
 class _Clock:
     """Counts the seconds spent inside a function."""
 
@@ -231,77 +179,117 @@ class _Clock:
         return timed
 
 
+@dataclass(frozen=True)
+class Split:
+    """Pictures with their windows and the first look at them, all of it alike for every arm."""
+
+    pictures: Pictures
+    plan: WindowPlan
+    full: Full
+
+    @property
+    def truth(self) -> CocoSet:
+        """What is true of the pictures."""
+        return self.pictures.truth
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How every arm of a study is run.
+
+    ``batch_size``: windows enlarged at once.
+    """
+
+    detector: Detector
+    join: Join
+    merge: Merge
+    batch_size: int = 16
+
+
 def run_arm(
     name: str,
     spec: str,
     *,
-    pictures: Pictures,
-    plan: WindowPlan,
-    geometry: Geometry,
-    full: Full,
+    split: Split,
+    rules: Rules,
     upscaler: Upscaler | None,
-    detector: Detector,
-    batch_size: int,
+    held: Split | None = None,
 ) -> ArmResult:
     """One arm over all pictures.
 
     Args:
         name: of the arm.
-        spec: "none", "original", or what ``upscaler`` was opened from.
-        pictures: of the study.
-        plan: windows that all arms share.
-        geometry: of the study.
-        full: the whole-picture pass that all arms share; its time counts where it is used.
-        upscaler: what enlarges the windows; None for "none" and "original".
-        detector: the same for all arms.
-        batch_size: windows enlarged at once.
+        spec: "none", "original", "crops", or what ``upscaler`` was opened from.
+        split: the pictures that are evaluated; the time of the first look counts where it is used.
+        rules: of the study.
+        upscaler: what enlarges the windows; None where nothing does.
+        held: other pictures, on which scores are calibrated; None leaves scores as they are.
     """
     enlarging, detecting = _Clock(), _Clock()
-    inside: Found = {}
-    if spec != NONE:
-        total = sum(len(windows) for windows in plan.windows.values())
-        source, reduction = (
-            (pictures.original, 1) if spec == ORIGINAL else (pictures.given, pictures.reduction)
-        )
-        with bar(f"arm {name}", total) as advance:
-            inside = detect_windows(
-                pictures.each(source),
-                plan,
-                enlarging.around(upscaler or _as_it_is),  # type: ignore[arg-type]
-                detecting.around(detector),  # type: ignore[arg-type]
-                scale=upscaler.scale if upscaler else 1,
-                reduction=reduction,
-                batch_size=batch_size,
-                border=geometry.border,
-                progress=advance,
-            )
+    sources = _look(name, spec, split, rules, upscaler, (enlarging, detecting))
+    calibration, trusted = None, {}
+    if held is not None:
+        seen = _look(f"{name}, to calibrate", spec, held, rules, upscaler, (_Clock(), _Clock()))
+        calibration = calibrated(held.truth, seen)
+        raw, sources = sources, {key: apply(calibration, key, f) for key, f in sources.items()}
+        trusted = {
+            key: (trust(split.truth, raw[key]), trust(split.truth, sources[key])) for key in raw
+        }
     found = {
-        picture.id: _join(picture.id, inside, full.found, geometry, alone=spec == NONE)
-        for picture in pictures.truth.images
+        picture.id: fuse(_joined(picture.id, sources, rules.join), rules.merge)
+        for picture in split.truth.images
     }
-    whole = full.seconds if spec == NONE or geometry.full else 0.0
     return ArmResult(
         name,
         spec,
         found,
-        evaluate(pictures.truth, found),
+        evaluate(split.truth, found),
         upscale_seconds=enlarging.seconds,
-        detect_seconds=detecting.seconds + whole,
+        detect_seconds=detecting.seconds + (split.full.seconds if WHOLE in sources else 0.0),
         megapixels=enlarging.pixels / 1e6,
+        calibration=calibration,
+        trust=trusted,
     )
+
+
+def _look(
+    title: str,
+    spec: str,
+    split: Split,
+    rules: Rules,
+    upscaler: Upscaler | None,
+    clocks: tuple[_Clock, _Clock],
+) -> dict[str, Found]:
+    """What the sources of an arm found, not merged."""
+    if spec == NONE:
+        return {WHOLE: split.full.found}
+    pictures = split.pictures
+    source, reduction = (
+        (pictures.original, 1) if spec == ORIGINAL else (pictures.given, pictures.reduction)
+    )
+    enlarging, detecting = clocks
+    with bar(f"arm {title}", sum(map(len, split.plan.windows.values()))) as advance:
+        seen = see_windows(
+            pictures.each(source),
+            split.plan,
+            enlarging.around(upscaler or _as_it_is),  # type: ignore[arg-type]
+            detecting.around(rules.detector),  # type: ignore[arg-type]
+            scale=upscaler.scale if upscaler else 1,
+            reduction=reduction,
+            batch_size=rules.batch_size,
+            progress=advance,
+        )
+    inside = {image: rules.join.cut.apply(each) for image, each in seen.items()}
+    return {WINDOWS: inside} | ({WHOLE: split.full.found} if rules.join.full else {})
+
+
+def _joined(image: int, sources: Mapping[str, Found], join: Join) -> Detections:
+    """What counts of both sources; the whole picture alone where there are no windows."""
+    if WINDOWS not in sources:
+        return sources[WHOLE][image]
+    full = sources[WHOLE][image] if WHOLE in sources else None
+    return join.gate.join(sources[WINDOWS][image], full)
 
 
 def _as_it_is(windows: Tensor) -> Tensor:
     return windows
-
-
-def _join(image: int, inside: Found, full: Found, geometry: Geometry, *, alone: bool) -> Detections:
-    if alone:
-        return merge(full[image], None, iou=geometry.iou)
-    return merge(
-        inside[image],
-        full[image] if geometry.full else None,
-        iou=geometry.iou,
-        small_below=geometry.small_below if geometry.full else float("inf"),
-        large_above=geometry.large_above if geometry.full else 0.0,
-    )

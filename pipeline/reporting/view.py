@@ -51,6 +51,36 @@ class BinView:
     gain_high: float
 
 
+@dataclass(frozen=True)
+class ErrorView:
+    """Change of what one kind of error costs an arm in AP50, against the reference."""
+
+    arm: str
+    kind: str
+    difference: float  # negative: less is lost to it
+
+
+@dataclass(frozen=True)
+class TrustView:
+    """How far the scores of one source of an arm can be believed, one point for each score bin."""
+
+    arm: str
+    source: str
+    calibrated: bool
+    points: tuple[tuple[float, float], ...]  # mean score, share of true detections
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A small table whose cells are ready to print; the first column names the row."""
+
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    figure: str = ""  # name of the figure that is shown above it
+
+
 def _no_boxes() -> Tensor:
     return torch.zeros(0, 4)
 
@@ -100,6 +130,11 @@ class StudyView:
     training: list[CurveView] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what makes a number untrustworthy
+    tables: list[TableView] = field(default_factory=list)
+    errors: list[ErrorView] = field(default_factory=list)
+    trust: list[TrustView] = field(default_factory=list)
+    upper_bound: bool = False  # measured with knowledge of the truth: no headline
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
@@ -129,7 +164,9 @@ class StudyView:
 
     @property
     def headline(self) -> list[GainView]:
-        """The gain of every arm in the metric the page opens with."""
+        """The gain of every arm in the metric the page opens with; none of an upper bound."""
+        if self.upper_bound:
+            return []
         for metric in HEADLINE:
             rows = [row for row in self.gains if row.metric == metric]
             if any(not math.isnan(row.difference) for row in rows):

@@ -8,8 +8,9 @@ import torch
 from detection.detectors import save_detector
 from detection.families import build_model
 from pipeline import cli
-from pipeline.detect import parse_arms
 from pipeline.pictures import write_picture
+from pipeline.study_files import load_truth
+from pipeline.train import CONF
 from sr_module import build, save_net
 
 SIDE = 64
@@ -47,7 +48,8 @@ def words(folder: Path, *more: str) -> list[str]:
     return [
         "detect", "--coco", str(folder / "coco.json"), "--images", str(folder / "images"),
         "--detector", str(folder / "det.safetensors"), "--out", str(folder / "study"),
-        "--geometry.window", "64", "--resamples", "20", *more,
+        "--windows.size", "64", "--statistics.resamples", "20",
+        "--statistics.permutations", "20", *more,
     ]  # fmt: skip
 
 
@@ -62,6 +64,7 @@ def test_a_study_leaves_report_numbers_windows_detections_and_nested_runs(scene)
     assert {gain["reference"] for gain in numbers["gains"]} == {"bicubic"}
     windows = json.loads((out / "windows.json").read_text())
     assert windows["digest"] == numbers["settings"]["windows digest"]
+    assert len(load_truth(out).images) == 3
     for arm in numbers["arms"]:
         json.loads((out / f"detections_{arm}.json").read_text())
 
@@ -75,7 +78,31 @@ def test_a_study_leaves_report_numbers_windows_detections_and_nested_runs(scene)
     assert study.data.metrics["gain/sr/AP"] == pytest.approx(
         next(g["difference"] for g in numbers["gains"] if (g["arm"], g["metric"]) == ("sr", "AP"))
     )
+    assert {test["metric"] for test in numbers["tests"]} == {"AP", "AP_small"}
+    assert set(numbers["errors"]) == {"none", "sr", "original"}
+    assert set(numbers["shift"]) == {"sr", "bicubic"}
+    for heading in ("Gain or luck", "AP by AI-TOD&#39;s sizes", "Kinds of error", "Alignment"):
+        assert f"<h2>{heading}</h2>" in page, heading
     assert "report.html" in {item.path for item in client.list_artifacts(study.info.run_id)}
+
+
+def test_every_control_arm_and_an_oracle_have_a_study_that_is_marked(scene, capsys):
+    arms = ("--arms", "crops", "sharpened", "lanczos", f"sr={scene / 'sr.safetensors'}")
+    more = ("--windows.kind", "oracle", "--windows.size", "32", "--merge.kind", "wbf")
+    more += ("--calibrate_on", "0.34", "--join.full", "true")
+    assert cli.main(words(scene, *arms, *more)) == 0
+    numbers = json.loads((scene / "study" / "study.json").read_text())
+    assert numbers["upper_bound"]
+    assert set(numbers["arms"]) == {"crops", "sharpened", "lanczos", "sr", "bicubic"}
+    assert numbers["settings"]["merge"]["kind"] == "wbf"
+    assert numbers["settings"]["pictures"] == 3
+    assert len(load_truth(scene / "study").images) == 2
+    page = (scene / "study" / "report.html").read_text()
+    assert "Scores taken at their word" in page
+    assert "1 pictures set aside to calibrate scores on; 2 pictures" in page
+    assert "too few detections were set aside" in page
+    assert "An upper bound and no result" in capsys.readouterr().out
+    assert 'class="cards"' not in page
 
 
 def test_settings_of_a_study_can_stand_in_a_file(scene):
@@ -89,12 +116,18 @@ def test_settings_of_a_study_can_stand_in_a_file(scene):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--arms", "bicubc"), "neither a file nor one of none, original, bicubic"),
+        (
+            ("--arms", "bicubc"),
+            "a file nor one of none, original, crops, sharpened, bicubic",
+        ),
         (("--arms", "sr=a.safetensors"), "a.safetensors"),
         (("--arms", "nearest", "nearest"), "arm 'nearest' is there twice"),
         (("--arms", "original", "--protocol", "native"), "synthetic protocol only"),
-        (("--arms", "bicubic", "--geometry.window", "66"), "reduction 4; choose 64"),
-        (("--arms", "bicubic", "--geomtry.window", "64"), "geomtry.window"),
+        (("--arms", "bicubic", "--windows.size", "66"), "reduction 4; choose 64"),
+        (("--arms", "bicubic", "--window.size", "64"), "window.size"),
+        (("--arms", "bicubic", "--merge.kind", "nmw"), "soft_nms_linear"),
+        (("--arms", "bicubic", "--merge.threshold", "2"), "threshold must lie in [0, 1]"),
+        (("--arms", "bicubic", "--join.large_above", "2e5"), "left to nobody"),
     ],
 )
 def test_wrong_words_get_one_sentence_and_leave_nothing(scene, capsys, more, said):
@@ -104,19 +137,26 @@ def test_wrong_words_get_one_sentence_and_leave_nothing(scene, capsys, more, sai
     assert not (scene / "study").exists()
 
 
+@pytest.mark.parametrize("config", sorted((CONF / "study").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_study_is_understood(config, capsys):
+    more = ("--coco", "nowhere.json", "--images", ".", "--detector", "none", "--arms", "bicubic")
+    assert cli.main(["detect", "--config", str(config), *more]) == 2
+    assert "no annotation file nowhere.json" in capsys.readouterr().err
+
+
+def test_a_share_to_calibrate_on_that_is_no_picture_is_refused(scene, capsys):
+    assert cli.main(words(scene, "--arms", "bicubic", "--calibrate_on", "0.1")) == 2
+    assert "0.1 of 3 pictures sets 0 aside" in capsys.readouterr().err
+    assert not (scene / "study").exists()
+
+
 def test_a_network_of_another_scale_is_refused(scene, capsys):
     arms = ("--arms", f"sr={scene / 'sr.safetensors'}", "--scale", "2")
     assert cli.main(words(scene, *arms)) == 2
-    assert "enlarges 4 times" in capsys.readouterr().err
+    assert "4 times, not 2 times" in capsys.readouterr().err
 
 
 def test_a_network_given_as_detector_is_refused(scene, capsys):
     more = ("--arms", "bicubic", "--detector", str(scene / "sr.safetensors"))
     assert cli.main(words(scene, *more)) == 2
     assert "no detector" in capsys.readouterr().err
-
-
-def test_the_reference_is_always_there_and_keeps_its_name(tmp_path):
-    assert parse_arms(["none"], "native") == {"none": "none", "bicubic": "bicubic"}
-    with pytest.raises(ValueError, match="reference arm's name"):
-        parse_arms(["bicubic=nearest"], "native")

@@ -18,10 +18,13 @@ from pipeline.report import (
     ArmView,
     BinView,
     CurveView,
+    ErrorView,
     GainView,
     GalleryRow,
     StudyView,
+    TableView,
     Tile,
+    TrustView,
     plots,
     print_table,
     write_report,
@@ -286,3 +289,41 @@ def test_an_interval_that_leaves_its_estimate_out_is_still_drawn(study, tmp_path
     few = [BinView("srgan", 8, 16, objects=1, ap=0.1, gain=0.3, gain_low=-0.2, gain_high=0.1)]
     page = write_report(dataclasses.replace(study, curve=few), tmp_path / "report.html").read_text()
     assert "Gain against object size" in page
+
+
+def test_warnings_stand_on_the_page_and_in_the_terminal(study, tmp_path):
+    warned = dataclasses.replace(study, warnings=["srgan moves things by +0.38 pixels"])
+    assert "<b>Warning.</b> srgan moves things by +0.38 pixels" in _read(warned, tmp_path)
+    console = Console(file=io.StringIO(), width=200)
+    print_table(warned, console)
+    assert "warning: srgan moves things by +0.38 pixels" in console.file.getvalue()
+
+
+def test_small_tables_and_the_figure_of_errors_are_shown(study, tmp_path):
+    table = TableView(
+        "Kinds of error", "In points.", ("arm", "miss"), (("srgan", "−1.5 (-7)"),), "errors"
+    )
+    errors = [ErrorView("srgan", "miss", -0.015), ErrorView("srgan", "dupe", 0.002)]
+    full = dataclasses.replace(study, tables=[table], errors=errors)
+    page = _read(full, tmp_path)
+    for text in ("<h2>Kinds of error</h2>", "In points.", "−1.5 (-7)", "change of AP50"):
+        assert text in page, text
+    heights = [bar.get_height() for bar in plots(full)["errors"].axes[0].patches]
+    assert heights == pytest.approx([-1.5, 0.2])
+
+
+def test_scores_before_and_after_calibration_are_drawn_for_every_source(study):
+    lines = [
+        TrustView("srgan", source, calibrated, ((0.2, 0.1), (0.8, 0.5)))
+        for source in ("windows", "whole picture")
+        for calibrated in (False, True)
+    ]
+    panels = plots(dataclasses.replace(study, trust=lines))["trust"].axes
+    assert [panel.get_title() for panel in panels] == ["windows", "whole picture"]
+    assert [len(panel.lines) for panel in panels] == [3, 3]  # the diagonal, raw, calibrated
+
+
+def test_an_upper_bound_has_no_headline(study, tmp_path):
+    bound = dataclasses.replace(study, upper_bound=True)
+    assert 'class="cards"' in _read(study, tmp_path)
+    assert 'class="cards"' not in _read(bound, tmp_path)

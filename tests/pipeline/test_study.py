@@ -6,18 +6,13 @@ import torch
 
 from detection.boxes import Detections
 from detection.gain import paired_gains
+from detection.group import Merge
 from detection.windows import WindowPlan
+from pipeline.arms import CROPS, NONE, ORIGINAL
 from pipeline.pictures import write_picture
-from pipeline.study import (
-    NONE,
-    ORIGINAL,
-    Full,
-    Geometry,
-    find_in_full,
-    load_pictures,
-    plan_windows,
-    run_arm,
-)
+from pipeline.plans import plan_windows
+from pipeline.study import Rules, Split, find_in_full, load_pictures, run_arm
+from pipeline.study_settings import Join, Windows
 from pipeline.upscalers import open_upscaler
 from sr_module.degrade import Degradation
 
@@ -86,16 +81,19 @@ def pictures(tmp_path):
     )
 
 
-WHOLE = Geometry(window=SIDE)
+WHOLE = Windows(size=SIDE)
 
 
-def arm(pictures, spec, *, name="", geometry=WHOLE):
+def split(pictures, windows=WHOLE):
     full = find_in_full(pictures, find_bright)
-    plan = plan_windows(pictures, geometry, full)
-    upscaler = None if spec in (NONE, ORIGINAL) else open_upscaler(spec, scale=4)
+    return Split(pictures, plan_windows(pictures, windows, full.found), full)
+
+
+def arm(pictures, spec, *, name="", windows=WHOLE, held=None):
+    upscaler = None if spec in (NONE, ORIGINAL, CROPS) else open_upscaler(spec, scale=4)
     return run_arm(
-        name or spec, spec, pictures=pictures, plan=plan, geometry=geometry, full=full,
-        upscaler=upscaler, detector=find_bright, batch_size=2,
+        name or spec, spec, split=split(pictures, windows), held=held,
+        rules=Rules(find_bright, Join(), Merge(), batch_size=2), upscaler=upscaler,
     )  # fmt: skip
 
 
@@ -115,6 +113,22 @@ def test_the_arm_without_windows_sees_only_the_reduced_picture(pictures):
     assert torch.equal(result.found[1].boxes % 4, torch.zeros(1, 4))  # whole reduced pixels
 
 
+def test_windows_that_are_not_enlarged_see_the_reduced_pixels(pictures):
+    result = arm(pictures, CROPS)
+    assert torch.equal(result.found[1].boxes, arm(pictures, NONE).found[1].boxes)
+
+
+def test_scores_are_calibrated_on_pictures_set_aside_and_told_raw_and_calibrated(pictures):
+    held = split(pictures.only([1]))
+    result = arm(pictures.only([2, 3]), "bicubic", held=held)
+    assert set(result.found) == {2, 3}
+    assert result.calibration.fallbacks  # one object is far too little to learn from
+    raw, calibrated = result.trust["windows"]
+    assert raw.count == calibrated.count == (*[0] * 14, 2)
+    assert raw.ece == calibrated.ece == 0
+    assert torch.equal(result.found[2].scores, torch.ones(2))
+
+
 def test_enlarged_pixels_are_counted(pictures):
     assert arm(pictures, "bicubic").megapixels == pytest.approx(3 * SIDE**2 / 1e6)
 
@@ -132,8 +146,7 @@ def test_two_equal_arms_differ_by_exactly_nothing(pictures):
 
 
 def test_windows_lie_on_whole_given_pixels_and_inside_the_picture(pictures):
-    geometry = Geometry(window=48, overlap=0.3)
-    plan = plan_windows(pictures, geometry, Full({}, 0.0))
+    plan = plan_windows(pictures, Windows(size=48, overlap=0.3), {})
     assert isinstance(plan, WindowPlan)
     for windows in plan.windows.values():
         assert len(windows) == 9
@@ -146,8 +159,8 @@ def test_guided_windows_look_where_the_whole_picture_pass_is_in_doubt(pictures):
     doubtful = Detections(
         torch.tensor([[52.0, 40.0, 60.0, 48.0]]), torch.tensor([0.4]), torch.tensor([7])
     )
-    full = Full({1: Detections.empty(), 2: doubtful, 3: Detections.empty()}, 0.0)
-    plan = plan_windows(pictures, Geometry(windows="guided", window=32), full)
+    full = {1: Detections.empty(), 2: doubtful, 3: Detections.empty()}
+    plan = plan_windows(pictures, Windows("guided", size=32), full)
     assert [len(plan.windows[image]) for image in (1, 2, 3)] == [0, 1, 0]
     (window,) = plan.windows[2]
     assert window.x <= 52

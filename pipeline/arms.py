@@ -1,0 +1,106 @@
+"""The arms of a study by the words a person types: controls, kernels, networks."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from detection.phase import centre_shift
+from pipeline.upscalers import KERNELS, Upscaler, bicubic, open_upscaler
+from sr_module.catalogue import trained
+
+Form = Literal["native", "synthetic"]
+
+NONE = "none"
+"""The arm without windows: the detector sees the whole given picture once."""
+ORIGINAL = "original"
+"""The arm whose windows are cut from the original pictures: the ceiling of a synthetic study."""
+CROPS = "crops"
+"""The arm whose windows are not enlarged: what cutting does without any zoom."""
+SHARPENED = "sharpened"
+"""Bicubic with an unsharp mask: tells sharp edges, which cost nothing, from learned detail."""
+REFERENCE = "bicubic"
+"""What every arm is measured against: the same windows, the same zoom, no super-resolution."""
+CONTROLS = (NONE, ORIGINAL, CROPS, SHARPENED, *KERNELS)
+"""Words of arms that are no network."""
+UNENLARGED = (NONE, ORIGINAL, CROPS)
+
+WORST_SHIFT = 0.1
+"""Pixels before enlargement. Exact kernels stay below 0.01, the usual mistake of aligned corners at
+four times is 0.375."""
+STRENGTH = 1.0
+"""Of the unsharp mask, whose Gaussian is half a given pixel wide."""
+
+
+def parse_arms(arms: list[str], protocol: Form) -> dict[str, str]:
+    """Arm name to what it enlarges with, in the order given, the reference included.
+
+    Raises:
+        ValueError: a name twice, or "original" where there is none.
+        FileNotFoundError: neither a word nor a file.
+    """
+    specs: dict[str, str] = {}
+    for word in arms:
+        name, _, spec = word.rpartition("=")
+        name = name or (Path(spec).stem if Path(spec).suffix else spec)
+        if name in specs:
+            raise ValueError(f"arm '{name}' is there twice; name them apart with NAME=FILE")
+        specs[name] = spec
+    if ORIGINAL in specs.values() and protocol == "native":
+        raise ValueError(
+            "arm 'original' exists in the synthetic protocol only: native pictures have no better "
+            "original; leave it out, or take --protocol synthetic"
+        )
+    if specs.setdefault(REFERENCE, REFERENCE) != REFERENCE:
+        raise ValueError(f"'{REFERENCE}' is the reference arm's name; call yours something else")
+    words = (*CONTROLS, *trained())
+    for spec in specs.values():
+        if spec not in words and not Path(spec).is_file():
+            raise FileNotFoundError(f"arm '{spec}' is neither a file nor one of {', '.join(words)}")
+    return specs
+
+
+def open_arm(spec: str, scale: int, *, bf16: bool) -> Upscaler | None:
+    """What enlarges the windows of an arm; None where nothing does."""
+    if spec in UNENLARGED:
+        return None
+    if spec == SHARPENED:
+        return Upscaler(SHARPENED, scale, 0, lambda lr: sharpened(lr, scale))
+    return open_upscaler(spec, scale=scale, precision="bf16" if bf16 else "fp32")
+
+
+def sharpened(lr: Tensor, scale: int) -> Tensor:
+    """Bicubic enlargement plus what a Gaussian of half a given pixel takes from it, in [0, 1]."""
+    enlarged = bicubic(lr, scale)
+    sigma = scale / 2
+    kernel = 2 * math.ceil(3 * sigma) + 1
+    # the blur reflects at borders, which needs more pixels than half of its kernel
+    kernel = min(kernel, 2 * (min(enlarged.shape[-2:]) - 1) + 1)
+    blurred = gaussian_blur(enlarged, [kernel, kernel], [sigma, sigma])
+    sharp: Tensor = enlarged + STRENGTH * (enlarged - blurred)
+    return sharp.clamp(0, 1)
+
+
+def shifts(upscalers: dict[str, Upscaler | None]) -> dict[str, tuple[float, float]]:
+    """How far right and down each enlarging arm moves things, in pixels before enlargement."""
+    with torch.inference_mode():
+        return {
+            name: centre_shift(upscaler, scale=upscaler.scale)
+            for name, upscaler in upscalers.items()
+            if upscaler is not None
+        }
+
+
+def shift_warnings(moved: Mapping[str, tuple[float, float]]) -> list[str]:
+    """One sentence for every arm whose boxes come back in the wrong place."""
+    return [
+        f"{name} moves what it enlarges by {x:+.2f} pixels to the right and {y:+.2f} down (in "
+        f"pixels before enlargement): its boxes come back displaced, which costs small objects "
+        f"overlap and is no property of its pictures. Mend the alignment before trusting its AP."
+        for name, (x, y) in moved.items()
+        if max(abs(x), abs(y)) > WORST_SHIFT
+    ]
