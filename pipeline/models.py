@@ -102,9 +102,7 @@ def ship(
     """
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise ValueError(f"--name '{name}': small letters, digits and _ only, as in espcn_x4")
-    told = read_provenance(net)
-    told.pop("mlflow_run", None)  # of a store that stays where it is
-    told["metrics"] = _of_validation(told.get("metrics", {}))
+    told = _lasting(read_provenance(net))
     told["config"] = _config_of(net.parent / "config.yaml")
     told |= {"data_licence": licence, "command": command, "notes": notes}
     told |= _scores(evaluated, (name, net.parent.resolve().name))
@@ -126,8 +124,17 @@ def _last_part(place: re.Match[str]) -> str:
     return re.split(r"[\\/]", place[0].rstrip("\\/"))[-1]
 
 
-def _of_validation(metrics: Json) -> dict[str, float]:
-    return {key: value for key, value in metrics.items() if key.startswith("val/")}
+def _lasting(told: Mapping[str, Json]) -> dict[str, Json]:
+    """Without the run in a store that stays where it is, and the training curves' last points."""
+    kept = {key: value for key, value in told.items() if key != "mlflow_run"}
+    if "metrics" in kept:
+        kept["metrics"] = {k: v for k, v in kept["metrics"].items() if k.startswith("val/")}
+    if "interpolated" in kept:
+        kept["interpolated"] = {
+            key: _lasting(value) if isinstance(value, Mapping) else value
+            for key, value in kept["interpolated"].items()
+        }
+    return kept
 
 
 def _config_of(file: Path) -> dict[str, Json]:
@@ -203,6 +210,13 @@ def _table(nets: Sequence[TrainedNet]) -> Table:
     return table
 
 
+def _budget(told: Mapping[str, Json]) -> str:
+    mixed = told.get("interpolated")
+    if mixed:
+        return f"alpha {mixed['alpha']:g} on the way to a GAN of {_budget(mixed['gan'])}"
+    return f"{told.get('steps', 0):,} steps on {told.get('data', {}).get('source', '?')}"
+
+
 def _in_order(data_set: str) -> tuple[str, int, str]:
     """Set5 before Set14."""
     return re.sub(r"\d", "", data_set), len(data_set), data_set
@@ -221,9 +235,8 @@ def _lines(nets: Sequence[TrainedNet]) -> Iterator[str]:
     yield "trained on"
     for net in nets:
         told = net.provenance
-        source = told.get("data", {}).get("source", "?")
         notes = f"; {told['notes']}" if told.get("notes") else ""
-        yield f"  {net.name}: {told.get('steps', 0):,} steps on {source}{notes}"
+        yield f"  {net.name}: {_budget(told)}{notes}"
     protocols = {p for net in nets for p in net.provenance.get("scores_protocols", {}).values()}
     for protocol in sorted(protocols):
         yield f"protocol {protocol}"

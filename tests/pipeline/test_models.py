@@ -87,6 +87,26 @@ def test_nothing_of_the_machine_is_shipped(shipped):
     assert "/data" not in json.dumps(told)
 
 
+def test_a_mixture_tells_of_the_run_that_it_was_mixed_from(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sr_module.catalogue, "FOLDER", tmp_path / "weights")
+    of_gan = read_provenance(run)
+    save_net(load_net(run), run, provenance={"interpolated": {"alpha": 0.6, "gan": of_gan}})
+    table_file = table(tmp_path / "a.json", "mine", psnr_y=30.5, ssim_y=0.9)
+    path = ship(
+        run,
+        "mix_x2",
+        evaluated=[table_file],
+        licence="research use",
+        command="srdet interpolate",
+        folder=tmp_path / "weights",
+    )
+    gan = read_provenance(path)["interpolated"]["gan"]
+    assert "mlflow_run" not in gan
+    assert gan["metrics"] == {"val/psnr_y": 30.0}
+    models()
+    assert "alpha 0.6 on the way to a GAN of 5 steps on ten photographs" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
