@@ -13,8 +13,12 @@ def test_the_training_step_is_measured_for_each_format_and_layout(monkeypatch):
 
 
 def test_the_data_path_is_measured_beside_decoding(monkeypatch):
-    monkeypatch.setattr(data_path, "SCENES", 3)
-    monkeypatch.setattr(data_path, "BATCHES", 2)
-    monkeypatch.setattr(data_path, "ROUNDS", 1)
+    monkeypatch.delenv("SRDET_DATA", raising=False)
+    monkeypatch.delenv("SRDET_PEERS_PYTHON", raising=False)
+    small = {"CUTS": (192,), "PICTURES": 3, "BATCHES": 2, "BATCH": 2, "ROUNDS": 1, "LONG": 40}
+    for name, value in small.items():
+        monkeypatch.setattr(data_path, name, value)
     figures = dict(data_path.run())
-    assert [name.split()[0] for name in figures] == ["decoding", "stream,", "stream,"]
+    assert "a second" in figures["192 px: decoding alone"]
+    assert "of decoding" in figures["192 px: stream, 4 crops a picture"]
+    assert "SRDET_PEERS_PYTHON" in figures["192 px: BasicSR's PairedImageDataset"]

@@ -164,7 +164,7 @@ def test_what_cannot_be_built_is_refused_in_the_users_words(arch, scale, args, s
 
 def test_unknown_discriminators_and_arguments_are_refused():
     with pytest.raises(
-        ValueError, match=r"discriminator 'u-net'; did you mean 'unet'.*srgan, unet"
+        ValueError, match=r"discriminator 'u-net'; did you mean 'unet'.*srgan, vgg128, unet"
     ):
         build_discriminator("u-net")
     with pytest.raises(ValueError, match="argument of srgan: 'crops'; did you mean 'crop'"):
