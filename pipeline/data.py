@@ -8,6 +8,8 @@ resolution follows by the project's one definition (``sr_module.degrade``). Step
 import logging
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,19 +17,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pipeline.index import Index, load_index
+from pipeline.cache import Cache
+from pipeline.damage import Damage, Skipped
+from pipeline.index import Index, Opener, Shard, load_index, open_shard
+from pipeline.samples import ShardReader
 from pipeline.stream import TrainStream, ValStream
+from pipeline.transfer import Retry, is_remote
 from sr_module.degrade import Degradation
 from sr_module.resize import crop_to_multiple
 
 logger = logging.getLogger(__name__)
+
+GIB = 2**30
 
 
 class ShardData(pl.LightningDataModule):
     """Training and validation batches ``(lr, hr)`` from the shards that ``srdet shards`` wrote.
 
     Args:
-        shards: folder or http(s) address that holds index.json.
+        shards: folder or address (http, https, s3, gs, ...) that holds index.json.
         scale: enlargement the network is trained for; hr is cut to its multiples.
         batch_size: crops a step and rank.
         crop: side of an hr crop in pixels.
@@ -38,6 +46,11 @@ class ShardData(pl.LightningDataModule):
         val_limit: at most so many validation pictures; null takes all.
         degradation: blur, noise and JPEG besides the reduction; null is the reduction alone.
         seed: of order, crops, orientations and noise.
+        cache: folder for copies of shards that come over the network; null keeps none.
+        cache_gib: bound of all copies together.
+        retry_s: seconds that a server may be away before the run stops.
+        max_bad_share: share of the samples that may be damaged or out of reach before it stops.
+        pin_memory: whether batches go to the device through page-locked memory.
     """
 
     def __init__(
@@ -54,6 +67,11 @@ class ShardData(pl.LightningDataModule):
         val_limit: int | None = None,
         degradation: Degradation | None = None,
         seed: int = 0,
+        cache: Path | None = None,
+        cache_gib: float = 50.0,
+        retry_s: float = 300.0,
+        max_bad_share: float = 0.1,
+        pin_memory: bool = False,
     ) -> None:
         super().__init__()
         self.shards, self.batch_size, self.crop, self.scale = shards, batch_size, crop, scale
@@ -61,14 +79,14 @@ class ShardData(pl.LightningDataModule):
         self.workers, self.shuffle_buffer, self.val_limit = workers, shuffle_buffer, val_limit
         self.degradation = degradation or Degradation(scale)
         self.seed = seed
+        self.cache, self.cache_gib, self.retry = cache, cache_gib, Retry(total_s=retry_s)
+        self.max_bad_share, self.pin_memory = max_bad_share, pin_memory
         self.index: Index | None = None
+        self._damage: dict[str, Damage] = {}
         self._check_settings()
 
     def _check_settings(self) -> None:
-        counts = ("batch_size", "crop", "steps_per_epoch", "crops_per_picture", "shuffle_buffer")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} is {getattr(self, name)}; it must be 1 or more")
+        self._check_numbers()
         if self.workers < 0:
             raise ValueError(f"data.workers is {self.workers}; 0 reads in the training process")
         if self.val_limit is not None and self.val_limit < 1:
@@ -84,20 +102,47 @@ class ShardData(pl.LightningDataModule):
                 f"{self.scale}; make them equal"
             )
 
+    def _check_numbers(self) -> None:
+        counts = ("batch_size", "crop", "steps_per_epoch", "crops_per_picture", "shuffle_buffer")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} is {getattr(self, name)}; it must be 1 or more")
+        if not self.cache_gib > 0:
+            raise ValueError(f"data.cache_gib is {self.cache_gib}; it must be above 0")
+        if not self.retry.total_s >= 0:
+            raise ValueError(f"data.retry_s is {self.retry.total_s}; 0 asks once, or more")
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"data.max_bad_share is {self.max_bad_share}; a share from 0 to 1")
+
     def setup(self, stage: str) -> None:
         """Reads the index (every rank) and checks it."""
-        self.index = load_index(self.shards)
+        self.index = load_index(self.shards, retry=self.retry)
         cut = self.index.cut["size"]
         if 0 < cut < self.crop:
             raise ValueError(
                 f"data.crop {self.crop} is larger than the pieces of {cut} pixels in "
                 f"'{self.shards}'; lower data.crop, or write larger pieces with: srdet shards --cut"
             )
+        self._check_cache(self.index)
+        self._damage = {}
+
+    def _check_cache(self, index: Index) -> None:
+        sizes = [shard.bytes for split in index.splits.values() for shard in split.shards]
+        largest = max(sizes, default=0) / GIB
+        if self.cache and is_remote(self.shards) and largest > self.cache_gib:
+            raise ValueError(
+                f"data.cache_gib {self.cache_gib} does not hold one shard of '{self.shards}' (up "
+                f"to {largest:.3g} GiB); allow more, or set data.cache to null"
+            )
+
+    def skipped(self) -> Skipped:
+        """What this rank could not use so far, over its readers and both splits."""
+        return sum((damage.totals() for damage in self._damage.values()), Skipped())
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches of this rank; every pass is the next epoch, from where the trainer stands."""
         stream = TrainStream(
-            self._shards_of("train"),
+            self._reader("train"),
             batch_size=self.batch_size,
             crop=self.crop,
             batches=self.steps_per_epoch,
@@ -107,14 +152,15 @@ class ShardData(pl.LightningDataModule):
             rank=self._rank(),
             world=self._world(),
         )
-        return _TrainLoader(stream, self.workers, self._position)
+        reading = _reading(self.workers, pin_memory=self.pin_memory)
+        return _TrainLoader(stream, reading, self._position)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Validation pictures, one a batch, each read by exactly one rank."""
-        stream = ValStream(
-            self._shards_of("val"), rank=self._rank(), world=self._world(), limit=self.val_limit
-        )
-        return DataLoader(stream, batch_size=1, **_reading(min(self.workers, 1)))
+        reader = self._reader("val")
+        stream = ValStream(reader, rank=self._rank(), world=self._world(), limit=self.val_limit)
+        reading = _reading(min(self.workers, 1), pin_memory=self.pin_memory)
+        return _Loader(stream, batch_size=1, **reading)
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """uint8 ``hr`` on the device -> ``(lr, hr)`` float32 in [0, 1].
@@ -169,8 +215,21 @@ class ShardData(pl.LightningDataModule):
         assert self.trainer is not None
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
-    def _shards_of(self, name: str) -> dict[str, int]:
-        """Path or address of each shard of a split, with its samples."""
+    def _reader(self, name: str) -> ShardReader:
+        """The samples of a split, with the count of what was skipped of it so far."""
+        shards = self._shards_of(name)
+        if name not in self._damage:
+            self._damage[name] = Damage(shards, most=self.max_bad_share, world=self._world())
+        return ShardReader(shards, opener=self._opener(), damage=self._damage[name])
+
+    def _opener(self) -> Opener:
+        fetch = partial(open_shard, retry=self.retry)
+        if self.cache is None or not is_remote(self.shards):
+            return fetch
+        return Cache(self.cache, limit=int(self.cache_gib * GIB), fetch=fetch).open
+
+    def _shards_of(self, name: str) -> dict[str, Shard]:
+        """Path or address of each shard of a split, with what the index says of it."""
         if self.index is None:
             self.setup("fit")
         assert self.index is not None
@@ -180,7 +239,7 @@ class ShardData(pl.LightningDataModule):
             raise ValueError(
                 f"the shards in '{self.shards}' have no {name} samples{cure * (name == 'val')}"
             )
-        return {f"{self.shards.rstrip('/')}/{s.name}": s.samples for s in split.shards}
+        return {f"{self.shards.rstrip('/')}/{shard.name}": shard for shard in split.shards}
 
     def _rank(self) -> int:
         return self.trainer.global_rank if self.trainer else 0
@@ -189,13 +248,26 @@ class ShardData(pl.LightningDataModule):
         return self.trainer.world_size if self.trainer else 1
 
 
-class _TrainLoader(DataLoader[Tensor]):
+class _Loader(DataLoader[Tensor]):
+    """Says in one sentence what a reader process ended with."""
+
+    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except (ValueError, OSError) as error:
+            raise type(error)(_sentence(str(error))) from error
+
+
+class _TrainLoader(_Loader):
     """Tells its stream, at the start of every pass, where the trainer stands."""
 
     def __init__(
-        self, stream: TrainStream, workers: int, position: Callable[[], tuple[int, int]]
+        self,
+        stream: TrainStream,
+        reading: dict[str, Any],
+        position: Callable[[], tuple[int, int]],
     ) -> None:
-        super().__init__(stream, batch_size=None, **_reading(workers))
+        super().__init__(stream, batch_size=None, **reading)
         self.stream, self.position = stream, position
 
     def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
@@ -203,10 +275,16 @@ class _TrainLoader(DataLoader[Tensor]):
         return super().__iter__()
 
 
-def _reading(workers: int) -> dict[str, Any]:
+def _sentence(said: str) -> str:
+    """An error's own words, without the traceback that torch puts before those of a reader."""
+    lines = said.splitlines()
+    return lines[-1].partition(": ")[2] if len(lines) > 1 else said
+
+
+def _reading(workers: int, *, pin_memory: bool) -> dict[str, Any]:
     return {
         "num_workers": workers,
-        "pin_memory": torch.cuda.is_available(),
+        "pin_memory": pin_memory and torch.cuda.is_available(),
         # fork is Linux's default up to Python 3.13 and starts in milliseconds; the readers use no
         # threads.
         "multiprocessing_context": "fork" if workers else None,

@@ -1,18 +1,17 @@
 """The index of a set of shards: what ``index.json`` holds, and where it is read from."""
 
 import hashlib
-import http.client
 import itertools
 import json
-import urllib.error
-import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.transfer import ONCE, Retry, is_remote, open_place, read_place
+
 INDEX = "index.json"
 FORMAT = 1
-TIMEOUT_S = 30
 
 
 @dataclass
@@ -23,6 +22,10 @@ class Shard:
     samples: int
     bytes: int
     sha256: str
+
+
+Opener = Callable[[str, Shard], IO[bytes]]
+"""Opens the shard at a place for reading."""
 
 
 @dataclass
@@ -83,53 +86,35 @@ def _parse(raw: dict[str, Any]) -> Index:
     return Index(raw["format"], raw["source"], raw["cut"], categories, splits, raw["skipped"])
 
 
-def is_url(place: str) -> bool:
-    """Whether a place is read over http(s) rather than from disk."""
-    return place.startswith(("http://", "https://"))
-
-
-def open_place(place: str) -> IO[bytes]:
-    """Opens a local file or an http(s) address for reading.
+def open_shard(place: str, shard: Shard, *, retry: Retry = ONCE) -> IO[bytes]:
+    """Opens a shard for reading from its beginning to its end.
 
     Raises:
-        FileNotFoundError: nothing there; says where it looked.
-        ConnectionError: the server does not answer, or not with the file.
+        OSError: as ``pipeline.transfer.open_place``.
     """
-    if not is_url(place):
-        return Path(place).open("rb")
-    try:
-        return urllib.request.urlopen(place, timeout=TIMEOUT_S)  # type: ignore[no-any-return]
-    except urllib.error.HTTPError as error:
-        said = f"{place}: the server answered {error.code} {error.reason}"
-        gone = error.code in (http.client.NOT_FOUND, http.client.GONE)
-        raise (FileNotFoundError(said) if gone else ConnectionError(said)) from error
-    except urllib.error.URLError as error:
-        raise ConnectionError(f"{place}: cannot be reached ({error.reason})") from error
+    return open_place(place, size=shard.bytes, retry=retry)
 
 
-def load_index(shards: str) -> Index:
-    """The index of a folder or web address of shards; local shards are checked for their size.
+def load_index(shards: str, *, retry: Retry = ONCE) -> Index:
+    """The index of a folder or address of shards; local shards are checked for their size.
 
     Raises:
         FileNotFoundError: no index, or a shard that it names is missing.
-        ConnectionError: the server does not answer, or breaks off.
+        ConnectionError: the server is away for longer than ``retry`` allows.
         ValueError: not an index, or a shard is cut short.
     """
     place = f"{shards.rstrip('/')}/{INDEX}"
     try:
-        with open_place(place) as opened:
-            text = opened.read().decode("utf-8", errors="replace")
+        text = read_place(place, retry=retry).decode("utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError) as error:
         cure = (
             "give the address of the folder that holds it"
-            if is_url(shards)
+            if is_remote(shards)
             else f"write them with: srdet shards --images PICTURES --out {shards}"
         )
         raise FileNotFoundError(f"no shards in '{shards}' (looked for {place}); {cure}") from error
-    except http.client.HTTPException as error:
-        raise ConnectionError(f"{place}: the transfer broke off ({error}); try again") from error
     index = read_index(text, where=place)
-    if not is_url(shards):
+    if not is_remote(shards):
         _check_sizes(index, Path(shards))
     return index
 

@@ -1,7 +1,11 @@
 """Small real things that the tests of this room share: shards, a store, the words of a tiny run."""
 
+import http.server
 import os
+import re
 import subprocess
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,3 +132,122 @@ def tiny(shards: Path, tmp_path: Path) -> Callable[..., list[str]]:
         return ["--config", str(config), *place, *more]
 
     return words
+
+
+class WebServer:
+    """Serves a folder on this machine, as badly as a test asks for; nothing is faked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.refuse: Counter[str] = Counter()
+        """How many more requests of a file are answered with ``code``."""
+        self.code = 503
+        self.cut: Counter[str] = Counter()
+        """How many more requests of a file get only a third of what is asked for."""
+        self.dies_at = ""
+        """The file in whose middle the server goes down."""
+        self.ranges, self.chunked = True, False
+        self.asked: list[tuple[str, int]] = []
+        """File and first byte of each request."""
+        self._server: http.server.ThreadingHTTPServer | None = None
+        self._port = 0
+        self.up()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def up(self) -> None:
+        """Serves, after a fall at the same address."""
+        assert self._server is None
+        handler = type("Handler", (_Handler,), {"web": self})
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self._port), handler)
+        self._port = self._server.server_port
+        serving = {"poll_interval": 0.01}
+        thread = threading.Thread(target=self._server.serve_forever, kwargs=serving, daemon=True)
+        thread.start()
+
+    def down(self) -> None:
+        """Takes no connection any more."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    web: WebServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = self.web.folder / self.path.lstrip("/")
+        asked = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = int(asked[1]) if asked and self.web.ranges else 0
+        self.web.asked.append((path.name, int(asked[1]) if asked else 0))
+        self.close_connection = True
+        if self._taken(self.web.refuse, path.name):
+            return self.send_error(self.web.code)
+        if not path.is_file():
+            return self.send_error(404)
+        return self._send(path, start)
+
+    def _send(self, path: Path, start: int) -> None:
+        content = path.read_bytes()[start:]
+        self.send_response(206 if start else 200)
+        if self.web.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            content = b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content)
+        else:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        short = self._taken(self.web.cut, path.name)
+        if self.web.dies_at == path.name:
+            self.web.dies_at, short = "", True
+            self.web.down()
+        self.wfile.write(content[: len(content) // 3] if short else content)
+
+    @staticmethod
+    def _taken(left: Counter[str], name: str) -> bool:
+        left[name] -= 1
+        return left[name] >= 0
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], WebServer]]:
+    """Serves folders until the test ends."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    servers = []
+
+    def start(folder: Path) -> WebServer:
+        servers.append(WebServer(folder))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.down()
+
+
+class Clock:
+    """Time that passes only while somebody waits; ``at`` calls something at the n-th pause."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self.at: dict[int, Callable[[], None]] = {}
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
+        self.at.get(len(self.pauses), lambda: None)()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that a test turns."""
+    return Clock()

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
+from pipeline.damage import Skipped
 from pipeline.data import ShardData
 from pipeline.pictures import read_picture
 from pipeline.shards import shards as write_shards
@@ -221,6 +222,9 @@ def test_validation_may_be_limited(numbered_shards):
         ({"shuffle_buffer": 0}, r"data\.shuffle_buffer is 0"),
         ({"workers": -1}, r"data\.workers is -1; 0 reads in the training process"),
         ({"val_limit": 0}, r"data\.val_limit is 0; 1 or more, or null for all"),
+        ({"cache_gib": 0.0}, r"data\.cache_gib is 0\.0; it must be above 0"),
+        ({"retry_s": -1.0}, r"data\.retry_s is -1\.0; 0 asks once, or more"),
+        ({"max_bad_share": 1.5}, r"data\.max_bad_share is 1\.5; a share from 0 to 1"),
         ({"degradation": Degradation(2)}, r"data\.degradation reduces by 2, .* enlarges by 4"),
     ],
 )
@@ -254,3 +258,60 @@ def test_a_shard_that_is_cut_short_is_refused_at_setup(numbered_shards, tmp_path
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no shards in .*none"):
         _data(tmp_path / "none").setup("fit")
+
+
+# What is skipped, and what stops a run
+
+
+def _harm(folder: Path, numbers: slice) -> None:
+    """Shards that end before they begin."""
+    for path in sorted(folder.glob("train-*.tar"))[numbers]:
+        path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_rank_skips_is_told_over_workers_splits_and_epochs(
+    numbered_shards, tmp_path, workers
+):
+    folder = shutil.copytree(numbered_shards, tmp_path / "shards")
+    _harm(folder, slice(1))
+    (val,) = sorted(folder.glob("val-*.tar"))[:1]
+    val.write_bytes(bytes(val.stat().st_size))
+    data = _data(folder, workers=workers, max_bad_share=1.0, batch_size=6)
+    assert data.skipped() == Skipped()
+    _trained(data, tmp_path, steps=8)
+    assert data.index is not None
+    lost = [data.index.splits[split].shards[0].samples for split in ("train", "val")]
+    assert data.skipped() == Skipped(samples=sum(lost), shards=2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_ends_a_reader_is_said_in_one_sentence(numbered_shards, tmp_path, workers):
+    folder = shutil.copytree(numbered_shards, tmp_path / "shards")
+    _harm(folder, slice(None))
+    data = _data(folder, workers=workers)
+    with pytest.raises(ValueError, match=r"^\d+ of 18 samples are damaged [^\n]*srdet shards$"):
+        list(data.train_dataloader())
+    data = _data(folder, workers=workers, max_bad_share=1.0)
+    with pytest.raises(ValueError, match=r"^the shards [^\n]* give no sample; copy[^\n]*$"):
+        list(data.train_dataloader())
+
+
+# Over the network
+
+
+def test_a_second_run_on_the_same_machine_reads_the_cache(numbered_shards, tmp_path, serve):
+    web = serve(numbered_shards)
+    settings = {"cache": tmp_path / "kept", "workers": 2}
+    local = list(_data(numbered_shards, workers=2).train_dataloader())
+    for _ in range(2):
+        assert _equal(list(_data(web.address, **settings).train_dataloader()), local)
+    shards = [name for name, _ in web.asked if name.endswith(".tar")]
+    assert len(shards) == len(set(shards)) > 0
+
+
+def test_a_cache_that_holds_no_shard_is_refused_at_setup(numbered_shards, tmp_path, serve):
+    address = serve(numbered_shards).address
+    with pytest.raises(ValueError, match=r"data\.cache_gib 1e-09 does not hold one shard"):
+        _data(address, cache=tmp_path / "kept", cache_gib=1e-9).setup("fit")
+    _data(numbered_shards, cache=tmp_path / "kept", cache_gib=1e-9).setup("fit")  # needs none

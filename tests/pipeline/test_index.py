@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from pipeline.index import INDEX, load_index, read_index
+from pipeline.transfer import Retry
 
 
 @pytest.fixture
@@ -80,3 +81,50 @@ def test_a_shard_that_is_cut_short_is_named(copied):
     said = rf"val-000000\.tar has {size - 1} bytes, the index says {size}.*copy it again"
     with pytest.raises(ValueError, match=said):
         load_index(str(copied))
+
+
+# Over http
+
+
+def test_an_address_without_shards_is_named(tmp_path, serve):
+    address = serve(tmp_path).address
+    with pytest.raises(FileNotFoundError, match=f"no shards in '{address}/set/'.*give the address"):
+        load_index(f"{address}/set/")
+
+
+def test_a_server_in_trouble_is_told_from_a_wrong_address(numbered_shards, serve):
+    web = serve(numbered_shards)
+    web.refuse[INDEX] = 1
+    with pytest.raises(ConnectionError, match=f"{web.address}/index.json: the server answered 503"):
+        load_index(web.address)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_index_that_breaks_off_is_told_or_asked_for_again(
+    numbered_shards, serve, clock, chunked
+):
+    web = serve(numbered_shards)
+    web.chunked, web.cut[INDEX] = chunked, 1
+    with pytest.raises(ConnectionError, match=r"index\.json: .*Incomplete"):
+        load_index(web.address)
+    web.cut[INDEX] = 1
+    retry = Retry(sleep=clock.sleep, clock=clock.time)
+    assert load_index(web.address, retry=retry) == load_index(str(numbered_shards))
+    assert len(clock.pauses) == 1
+
+
+def test_a_server_that_is_not_there_is_told(numbered_shards, serve):
+    web = serve(numbered_shards)
+    web.down()
+    with pytest.raises(ConnectionError, match="cannot be reached"):
+        load_index(web.address)
+
+
+def test_a_page_in_place_of_the_index_is_told(tmp_path, serve):
+    address = serve(tmp_path).address
+    (tmp_path / INDEX).write_text("<html>log in</html>")
+    with pytest.raises(ValueError, match=r"index\.json is not a shard index"):
+        load_index(address)
+    (tmp_path / INDEX).write_text(json.dumps({"format": 9}))
+    with pytest.raises(ValueError, match="format 9"):
+        load_index(address)
