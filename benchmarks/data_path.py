@@ -97,7 +97,8 @@ def _figures(name: str, seconds: dict[str, float], spent: dict[str, float]) -> s
     """By the clock, and by processor time, which other work on the machine hardly changes."""
     said = f"{BATCH * BATCHES / seconds[name]:6.0f} a second"
     said += f"  {seconds[DECODING] / seconds[name]:5.0%} of decoding"
-    said += f"  {spent[name]:6.3f} ms of processor time  {_share(spent[DECODING], spent[name]):5.0%}"
+    said += f"  {spent[name]:6.3f} ms of processor time"
+    said += f"  {_share(spent[DECODING], spent[name]):5.0%}"
     if BASICSR not in seconds:
         return said
     by_clock, by_processor = seconds[BASICSR] / seconds[name], _share(spent[BASICSR], spent[name])
