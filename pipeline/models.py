@@ -102,7 +102,7 @@ def ship(
     """
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise ValueError(f"--name '{name}': small letters, digits and _ only, as in espcn_x4")
-    told = _lasting(read_provenance(net))
+    told = _with_origin(_lasting(read_provenance(net)))
     told["config"] = _config_of(net.parent / "config.yaml")
     told |= {"data_licence": licence, "command": command, "notes": notes}
     told |= _scores(evaluated, (name, net.parent.resolve().name))
@@ -122,6 +122,12 @@ def without_places(value: Json) -> Json:
 
 def _last_part(place: re.Match[str]) -> str:
     return re.split(r"[\\/]", place[0].rstrip("\\/"))[-1]
+
+
+def _with_origin(told: dict[str, Json]) -> dict[str, Json]:
+    """A mixture has the steps and data of the GAN training that it lies on the way to."""
+    gan = told.get("interpolated", {}).get("gan", {})
+    return {key: gan[key] for key in ("steps", "data") if key in gan} | told
 
 
 def _lasting(told: Mapping[str, Json]) -> dict[str, Json]:
