@@ -16,6 +16,7 @@ from detection.detectors import save_detector
 from detection.families import build_model
 from detection.finetune import DetectionCrops, DetectorTraining, collate
 from pipeline import tracking
+from pipeline.fingerprints import fingerprint, listed
 from pipeline.launch import best_precision, cores_shared_with
 from pipeline.pictures import read_picture
 from pipeline.progress import bar, console
@@ -77,7 +78,7 @@ def train_detector(
     }  # fmt: skip
     quiet_lightning()
     pl.seed_everything(seed, verbose=False)
-    crops, categories = _crops(coco, images, crop=crop, samples=steps * batch_size, seed=seed)
+    crops, categories, seen = _crops(coco, images, crop=crop, samples=steps * batch_size, seed=seed)
     model = build_model(architecture, num_classes=len(categories) + 1)
     training = DetectorTraining(model, learning_rate=learning_rate)
     loader = DataLoader(crops, batch_size, num_workers=workers, collate_fn=collate)
@@ -102,7 +103,7 @@ def train_detector(
         out.mkdir(parents=True, exist_ok=True)
         provenance = {
             key: str(value) for key, value in {**settings, "mlflow_run": run.run_id}.items()
-        }
+        } | listed(seen)
         save_detector(
             model, path, architecture=architecture, categories=categories, provenance=provenance
         )
@@ -114,7 +115,7 @@ def train_detector(
 
 def _crops(
     coco: list[Path], images: list[Path], *, crop: int, samples: int, seed: int
-) -> tuple[DetectionCrops, dict[int, str]]:
+) -> tuple[DetectionCrops, dict[int, str], list[str]]:
     pictures = load_pictures(coco, images, degradation=None, limit=None)
     labels_of = training_labels(pictures.truth.categories)
     decoded, boxes, labels = [], [], []
@@ -127,4 +128,4 @@ def _crops(
             labels.append(torch.tensor([labels_of[k] for k in kept], dtype=torch.int64))
             advance(1)
     data = DetectionCrops(decoded, boxes, labels, crop=crop, samples=samples, seed=seed)
-    return data, pictures.truth.categories
+    return data, pictures.truth.categories, [fingerprint(picture) for picture in decoded]

@@ -47,6 +47,8 @@ class Index:
     categories: dict[int, str]
     splits: dict[str, Split]
     skipped: list[dict[str, str]]
+    fingerprints: list[str] = field(default_factory=list)
+    """Of all pictures, see ``pipeline.fingerprints``; older sets have none."""
 
     def digest(self) -> str:
         """One sha256 over all shards: the data's name in a run's tags."""
@@ -83,7 +85,10 @@ def _parse(raw: dict[str, Any]) -> Index:
         for name, s in raw["splits"].items()
     }
     categories = {int(key): value for key, value in raw["categories"].items()}
-    return Index(raw["format"], raw["source"], raw["cut"], categories, splits, raw["skipped"])
+    return Index(
+        raw["format"], raw["source"], raw["cut"], categories, splits, raw["skipped"],
+        raw.get("fingerprints", []),
+    )  # fmt: skip
 
 
 def open_shard(place: str, shard: Shard, *, retry: Retry = ONCE) -> IO[bytes]:

@@ -6,7 +6,8 @@ r"""``srdet shards``: pictures become WebDataset shards with an index.
 
 A sample is ``KEY.png`` (8-bit RGB, lossless) and ``KEY.json`` (source file, place of the cut,
 boxes). The split into train and val is by picture, never by cut, so no part of a val picture is
-seen in training. ``index.json`` names every shard with its samples, bytes and sha256.
+seen in training. ``index.json`` names every shard with its samples, bytes and sha256, and every
+picture by a fingerprint, so that no study tests a network on pictures it has learnt from unnoticed.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from detection.truth import CocoSet, read_coco
 from pipeline.files import atomic_folder
+from pipeline.fingerprints import fingerprint
 from pipeline.index import FORMAT, INDEX, Index, Shard, Split
 from pipeline.options import run_function
 from pipeline.pictures import MAX_PIXELS, PictureError, find_pictures, read_picture
@@ -230,6 +232,7 @@ def _write_picture(writer: _Writer, file: PictureFile, index: Index, *, max_pixe
         logger.warning("skipped: %s", error)
         return
     writer.split.pictures += 1
+    index.fingerprints.append(fingerprint(picture))
     for piece in cuts(picture, size=index.cut["size"], step=index.cut["step"]):
         meta: dict[str, Any] = {"file": file.name, "x": piece.x, "y": piece.y}
         if file.boxes is not None:

@@ -26,6 +26,8 @@ from pipeline.addresses import without_credentials
 from pipeline.checkpoints import LAST, check_space, sweep
 from pipeline.data import ShardData
 from pipeline.files import atomic_file
+from pipeline.fingerprints import listed
+from pipeline.index import Index
 from pipeline.launch import check_world, cores_shared_with, trainer_world, world_of
 from pipeline.options import Parser, UsageError
 from pipeline.outcome import Best, Trained, tell
@@ -258,9 +260,15 @@ def _export(setup: Setup, run: Run, path: Path) -> None:
         "metrics": _metrics(setup.trainer),
         "protocol": str(setup.model.protocol),
         "data": {"source": index.source, "digest": index.digest()},
+        **_pictures(setup, index),
         "mlflow_run": run.run_id,
     }
     setup.model.export(path, provenance=provenance)
+
+
+def _pictures(setup: Setup, index: Index) -> dict[str, str]:
+    before = setup.config["model"]["init_args"].get("init_from")
+    return listed(index.fingerprints, before=Path(before) if before else None)
 
 
 def _metrics(trainer: pl.Trainer) -> dict[str, float]:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from pipeline.files import NoSpaceError
+from pipeline.fingerprints import fingerprint
 from pipeline.index import INDEX, load_index
 from pipeline.pictures import read_picture
 from pipeline.shards import main, shards, split_pictures
@@ -369,3 +370,11 @@ def test_the_command_takes_the_same_options(pictures, tmp_path, capsys):
     main(words.split())
     assert load_index(str(tmp_path / "out")).splits["val"].pictures == 2
     assert "val: " in capsys.readouterr().out
+
+
+def test_the_index_names_every_picture_by_its_fingerprint(pictures, tmp_path):
+    written = shards([pictures], tmp_path / "out", cut=32, step=16, val=0.2)
+    read = load_index(str(tmp_path / "out"))
+    expected = {fingerprint(read_picture(path)) for path in pictures.rglob("*.png")}
+    assert set(read.fingerprints) == expected
+    assert written == read

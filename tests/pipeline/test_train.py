@@ -14,6 +14,8 @@ from mlflow import MlflowClient
 from torch import Tensor
 
 from pipeline import cli
+from pipeline.fingerprints import learnt_from
+from pipeline.index import load_index
 from pipeline.train import Trained, configured, fit, validate
 from sr_module.checkpoint import load_net, read_provenance
 
@@ -151,6 +153,9 @@ def test_a_run_leaves_network_checkpoint_config_and_a_complete_record(
     provenance = read_provenance(trained.net)
     assert provenance["steps"] == 7
     assert provenance["mlflow_run"] == run.info.run_id
+    named = load_index(run.data.tags["shards"]).fingerprints
+    assert named
+    assert learnt_from(trained.net) == list(dict.fromkeys(named))
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["data"]["crop"] == 32
     assert config["trainer"]["log_every_n_steps"] == 1
