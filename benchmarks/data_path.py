@@ -24,11 +24,11 @@ from torchvision.io import write_png
 from benchmarks.clock import medians
 from pipeline.damage import Damage
 from pipeline.index import Shard, load_index
-from pipeline.launch import cores_shared_with
 from pipeline.samples import Sample, ShardReader, decode_png
 from pipeline.scenes import write_scenes
 from pipeline.shards import shards
 from pipeline.stream import TrainStream
+from pipeline.world import cores_shared_with
 from sr_module.degrade import Degradation
 from sr_module.resize import imresize
 

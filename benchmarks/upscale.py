@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.clock import medians
 from benchmarks.served import Served
-from pipeline.launch import best_precision
+from pipeline.world import best_precision
 from sr_module import build, upscale
 
 WIDTH, HEIGHT, PICTURES, ROUNDS, THREADS = 768, 512, 3, 3, 2

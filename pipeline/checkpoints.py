@@ -70,6 +70,13 @@ def damage(path: Path) -> str:
     return "" if fits else "its checksum does not fit"
 
 
+def seal(path: Path) -> str:
+    """The checksum that a whole checkpoint carries; equal ones are the same state of a run."""
+    with path.open("rb") as file:
+        file.seek(2 - _TAIL, os.SEEK_END)
+        return file.read().decode()
+
+
 def _sealed(archive: memoryview) -> tuple[memoryview, bytes]:
     """The two parts of a checkpoint: torch's zip archive, and its SHA-256 as the zip's comment.
 

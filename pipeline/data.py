@@ -191,10 +191,21 @@ class ShardData(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Says where a resumed run will not see the samples that it would have seen."""
         now = self.state_dict()
+        before, ranks = state_dict.get("world", now["world"]), now["world"]
+        if self._rank():
+            return  # one rank says it
+        if before != ranks:
+            batch, whole = now["batch_size"], state_dict.get("batch_size", now["batch_size"])
+            logger.warning(
+                "the run goes on with %d ranks instead of %d: steps, weights and optimisers are "
+                "exact, the place in the shards is not (samples of this epoch may come again or "
+                "not at all), and a step takes %d images instead of %d",
+                ranks, before, ranks * batch, before * whole,
+            )  # fmt: skip
         changed = [
             f"{name} {value} -> {now[name]}"
             for name, value in state_dict.items()
-            if value != now.get(name)
+            if name != "world" and value != now.get(name)
         ]
         if changed:
             logger.warning(

@@ -31,7 +31,6 @@ from pipeline.detector import train_detector
 from pipeline.files import atomic_file
 from pipeline.findings import Findings, study_view
 from pipeline.gallery import gallery
-from pipeline.launch import best_precision
 from pipeline.measures import measure_arms
 from pipeline.options import run_function
 from pipeline.plans import plan_windows
@@ -40,6 +39,7 @@ from pipeline.study import ArmResult, Pictures, Rules, Split, find_in_full, load
 from pipeline.study_files import file_name, save_detections, save_truth
 from pipeline.study_settings import Join, Merging, Statistics, Windows
 from pipeline.tracking import Run
+from pipeline.world import best_precision
 from sr_module.degrade import Degradation
 
 

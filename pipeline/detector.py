@@ -17,12 +17,12 @@ from detection.families import build_model
 from detection.finetune import DetectionCrops, DetectorTraining, collate
 from pipeline import tracking
 from pipeline.fingerprints import fingerprint, listed
-from pipeline.launch import best_precision, cores_shared_with
 from pipeline.pictures import read_picture
 from pipeline.progress import bar, console
 from pipeline.study import load_pictures
 from pipeline.tracking import Run
 from pipeline.watch import Recorder, quiet_lightning, show
+from pipeline.world import best_precision, cores_shared_with
 
 DETECTOR = "detector.safetensors"
 

@@ -9,176 +9,161 @@ the launcher's environment: Lightning's Trainer alone would not, and would train
 without a word.
 """
 
-import contextlib
-import os
-import runpy
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+
+from pipeline.world import gpus
 
 USAGE = """\
 usage: lightning run [model] [launcher options] SCRIPT [script options]
 
-launcher options (before SCRIPT): --accelerator --strategy --devices --num-nodes --node-rank
-                                  --main-address --main-port --precision
+launcher options, all before SCRIPT (NAME VALUE or NAME=VALUE):
+  --devices N        processes on this node, or which GPUs: 8, 0,3, auto           (default 1)
+  --accelerator A    auto, cpu, cuda, gpu, mps                    (default: the script's own)
+  --strategy S       ddp, fsdp, ...                               (default: the script's own)
+  --precision P      32-true, bf16-mixed, ...                     (default: the script's own)
+  --num-nodes N      nodes in all; start the command on each of them               (default 1)
+  --node-rank K      which of them this one is, from 0                             (default 0)
+  --main-address H   host of node 0                                        (default 127.0.0.1)
+  --main-port P      a free port there                                         (default 29400)
+
 all words after SCRIPT belong to it, for example:
   lightning run --devices 2 pipeline/train.py fit --config conf/experiment/srgan.yaml
+
+`srdet launch` is the same under a name that no other package has.
 """
-
-
-@dataclass(frozen=True)
-class World:
-    """The processes a launcher started."""
-
-    launcher: str
-    size: int
-    devices: int
-    nodes: int
+DEFAULTS: dict[str, str | None] = {
+    "devices": "1",
+    "accelerator": None,
+    "strategy": None,
+    "precision": None,
+    "num_nodes": "1",
+    "node_rank": "0",
+    "main_address": "127.0.0.1",
+    "main_port": "29400",
+}
+CHOICES = {
+    "accelerator": ("auto", "cpu", "cuda", "gpu", "mps"),
+    "precision": (
+        "64-true", "64", "32-true", "32", "16-true", "16-mixed", "16", "bf16-true", "bf16-mixed",
+        "bf16",
+    ),
+}  # fmt: skip
 
 
 def main(words: list[str]) -> int:
-    """``srdet launch``: the same as ``lightning run``."""
+    """``srdet launch``: the same as ``lightning run``.
+
+    Raises:
+        ValueError: an option or value that is not known, or no script.
+    """
     words = words[1:] if words[:1] == ["model"] else words
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(USAGE)
         return 0
-    if not any(Path(word).suffix == ".py" for word in words):
-        raise ValueError(f"no script (a .py file) among: {' '.join(words)}\n{USAGE}")
-    sys.argv = ["lightning run", *words]
-    runpy.run_module("lightning_fabric.cli", run_name="__main__")
-    return 0
+    return _launch(*launcher_words(words))
 
 
 def lightning_main(argv: Sequence[str] | None = None) -> int:
-    """The ``lightning`` command; ``run`` is its one word."""
+    """The ``lightning`` command; ``run`` is its one word, all others are a foreign command's."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] != ["run"]:
-        sys.stderr.write(USAGE)
-        return 0 if words[:1] in (["-h"], ["--help"]) else 2
-    try:
-        return main(words[1:])
-    except ValueError as error:
-        sys.stderr.write(f"lightning run: error: {error}\n")
-        return 2
+    if words[:1] == ["run"]:
+        try:
+            return main(words[1:])
+        except ValueError as error:
+            sys.stderr.write(f"lightning run: error: {error}\n")
+            return 2
+    foreign = foreign_lightning()
+    if foreign is not None:
+        return _hand_on(foreign, words)
+    sys.stderr.write(USAGE)
+    return 0 if words[:1] in (["-h"], ["--help"]) else 2
 
 
-def world_of(env: Mapping[str, str] = os.environ) -> World | None:
-    """The world that a launcher's environment describes, or None where nothing launched us.
-
-    torchrun and Lightning's launcher come before SLURM, as inside an allocation one may use either.
-    """
-    if "TORCHELASTIC_RUN_ID" in env:
-        size, local = int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"])
-        launcher = "lightning run" if "LT_CLI_USED" in env else "torchrun"
-        return World(launcher, size, local, max(1, size // local))
-    # The same test as Lightning's: sbatch without srun sets no number of tasks.
-    if "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        nodes, tasks = int(env.get("SLURM_NNODES", 1)), int(env["SLURM_NTASKS"])
-        return World("srun", tasks, int(env.get("SLURM_NTASKS_PER_NODE", tasks // nodes)), nodes)
-    return None
+def foreign_lightning() -> EntryPoint | None:
+    """Another installed package's ``lightning`` command, such as lightning-sdk's."""
+    found = entry_points(group="console_scripts", name="lightning")
+    return next((entry for entry in found if entry.module != __name__), None)
 
 
-def trainer_world(
-    trainer: Mapping[str, Any], env: Mapping[str, str] = os.environ
-) -> dict[str, Any]:
-    """The Trainer arguments that fit the launcher's world.
+def _hand_on(foreign: EntryPoint, words: list[str]) -> int:
+    package = foreign.dist.name if foreign.dist else foreign.module.split(".")[0]
+    sys.stderr.write(
+        f"lightning: `lightning run` is srdet's; all other words go to {package}, which has a "
+        "command of this name, too\n"
+    )
+    sys.argv = ["lightning", *words]
+    return int(foreign.load()() or 0)
 
-    Args:
-        trainer: the configured Trainer arguments.
-        env: the process environment.
+
+def launcher_words(words: Sequence[str]) -> tuple[Namespace, list[str]]:
+    """The launcher's options with the script's path, and the words that belong to the script.
 
     Raises:
-        ValueError: the configuration asks for another world than the one that was launched.
+        ValueError: an option or value that is not known, or no script.
     """
-    names = {
-        "accelerator": "LT_ACCELERATOR",
-        "strategy": "LT_STRATEGY",
-        "precision": "LT_PRECISION",
-    }
-    fitted = {**trainer, **{key: env[name] for key, name in names.items() if env.get(name)}}
-    world = world_of(env)
-    if world is not None:
-        _check_asked("devices", fitted.get("devices"), world, world.devices)
-        # 1 is what a configuration says of nodes where it says nothing.
-        nodes = fitted.get("num_nodes")
-        _check_asked("num_nodes", None if nodes == 1 else nodes, world, world.nodes)
-        fitted |= {"devices": world.devices, "num_nodes": world.nodes}
-    if fitted.get("precision") is None:
-        fitted["precision"] = best_precision(str(fitted.get("accelerator", "auto")))
-    if _processes(fitted) > 1 and fitted.get("strategy", "auto") in ("auto", "ddp"):
-        # The generator's step leaves the discriminator unused and the other way round.
-        fitted["strategy"] = "ddp_find_unused_parameters_true"
-    return fitted
+    options, left = dict(DEFAULTS), list(words)
+    while left and left[0].startswith("-"):
+        given, equals, value = left.pop(0).partition("=")
+        name = given.lstrip("-").replace("-", "_")
+        if name not in options:
+            from sr_module.choice import unknown  # torch comes with it
+
+            known = [f"--{key.replace('_', '-')}" for key in DEFAULTS]
+            raise ValueError(f"{unknown('launcher option', given, known)}; options of the script "
+                             "stand behind it")  # fmt: skip
+        if not equals and not left:
+            raise ValueError(f"{given} needs a value, and a script behind it\n{USAGE}")
+        options[name] = _checked(name, value if equals else left.pop(0))
+    if not left:
+        raise ValueError(f"no script among: {' '.join(words)}\n{USAGE}")
+    if not Path(left[0]).is_file():
+        raise ValueError(f"no script '{left[0]}' in {Path.cwd()}; name a file, such as "
+                         "pipeline/train.py, behind the launcher's options")  # fmt: skip
+    return _numbered(options, left[0]), left[1:]
 
 
-def _check_asked(key: str, asked: object, world: World, launched: int) -> None:
-    if str(asked) not in ("None", "auto", "-1", str(launched)):
+def _checked(name: str, value: str) -> str:
+    if name in CHOICES and value not in CHOICES[name]:
+        from sr_module.choice import unknown
+
+        raise unknown(f"value of --{name}", value, CHOICES[name])
+    if name in ("num_nodes", "node_rank", "main_port") and not value.isdecimal():
+        raise ValueError(f"--{name.replace('_', '-')} is '{value}'; it must be a whole number")
+    if name == "devices" and value != "auto" and not value.replace(",", "").isdecimal():
+        raise ValueError(f"--devices is '{value}'; allowed: a number, GPUs such as 0,3, or auto")
+    return value
+
+
+def _numbered(options: Mapping[str, str | None], script: str) -> Namespace:
+    nodes, rank, port = (int(options[k] or 0) for k in ("num_nodes", "node_rank", "main_port"))
+    if rank >= nodes:
         raise ValueError(
-            f"trainer.{key} is {asked}, but {world.launcher} started {launched}; leave it out, or "
-            "launch with that number"
+            f"--node-rank is {rank}; with --num-nodes {nodes} it goes from 0 to {nodes - 1}"
         )
+    numbers = {"num_nodes": nodes, "node_rank": rank, "main_port": port}
+    return Namespace(**{**options, **numbers, "script": script})
 
 
-def _processes(trainer: Mapping[str, Any]) -> int:
-    """How many processes a Trainer with these arguments makes."""
-    devices, nodes = trainer.get("devices"), int(trainer.get("num_nodes") or 1)
-    if isinstance(devices, list):
-        return len(devices) * nodes
-    if devices in (None, "auto", -1, "-1"):
-        return max(1, _gpus(str(trainer.get("accelerator")))) * nodes
-    named = str(devices).strip(",").split(",")
-    return (int(named[0]) if len(named) == 1 else len(named)) * nodes
+def _launch(options: Namespace, words: list[str]) -> int:
+    """Starts the processes and waits for them; the status of the first that failed."""
+    from lightning_fabric.cli import main as launcher
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-
-def _gpus(accelerator: str) -> int:
-    import torch
-
-    return torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda", "None") else 0
-
-
-def best_precision(accelerator: str) -> str:
-    """bf16 where the hardware multiplies it natively, 2 to 4 times faster there, else fp32."""
-    import torch
-
-    if _gpus(accelerator):
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if cpu_has_bf16() else "32-true"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU has bf16 matrix units (AMX); vector bf16 alone gains nothing here."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()
-
-
-def check_world(size: int, env: Mapping[str, str] = os.environ) -> None:
-    """Refuses to train in a world other than the launched one.
-
-    Raises:
-        ValueError: the Trainer sees ``size`` processes, the launcher started another number.
-    """
-    world = world_of(env)
-    if world is not None and world.size != size:
-        raise ValueError(
-            f"{world.launcher} started {world.size} processes, the trainer sees {size}"
-        )
-
-
-@contextlib.contextmanager
-def cores_shared_with(readers: int) -> Iterator[None]:
-    """Training on a CPU leaves a core to each data reader, but one core at least to itself.
-
-    OpenMP's threads wait for each other in every operation: where one of them shares its core, all
-    stand still, and two threads are several times slower than one. ``OMP_NUM_THREADS`` overrides.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    if readers and "OMP_NUM_THREADS" not in os.environ and not torch.cuda.is_available():
-        torch.set_num_threads(max(1, before - readers))
+    if options.accelerator in ("cuda", "gpu") and not gpus(options.accelerator):
+        raise ValueError(f"--accelerator is {options.accelerator}, but torch sees no GPU here")
     try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        launcher(options, words)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        status = 128 - failure.exitcode if failure.exitcode < 0 else failure.exitcode
+        ended = f"by signal {-failure.exitcode}" if failure.exitcode < 0 else f"with {status}"
+        sys.stderr.write(f"lightning run: rank {rank} ended {ended}; the others were ended too\n")
+        return int(status)
+    except SignalException as stop:
+        return 128 + int(stop.sigval)
+    return 0

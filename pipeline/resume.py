@@ -61,8 +61,25 @@ class KeepLast(Checkpoint):
     def __init__(self, folder: Path, every: int, *, resumed: Path | None = None) -> None:
         self.path, self.every = folder / LAST, every
         self._resumed = resumed
-        self._written = -1
+        self._step = self._written = -1
         self._asked_to_end = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Looks whether all ranks go on from the same file, before any of them reads it.
+
+        Raises:
+            ValueError: they do not: the nodes do not share the run's folder.
+        """
+        if stage != "fit":
+            return
+        mine = checkpoints.seal(self._resumed) if self._resumed else ""
+        first = trainer.strategy.broadcast(mine)
+        if trainer.strategy.reduce_boolean_decision(mine != first, all=False):
+            raise ValueError(
+                f"rank {trainer.global_rank} of {trainer.world_size} goes on from "
+                f"{self._resumed or 'the beginning'}, others from another checkpoint; "
+                f"{self.path.parent.absolute()} (run.out) must lie on a disk that all nodes share"
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes SIGTERM over from Lightning.
@@ -70,6 +87,7 @@ class KeepLast(Checkpoint):
         Its handler talks to the other ranks from wherever they happen to be, which may be between
         two halves of another talk. It brings the handler of before back when ``fit`` ends.
         """
+        self._step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._note_signal)
 
@@ -89,7 +107,10 @@ class KeepLast(Checkpoint):
         Raises:
             SystemExit: SIGTERM came, with status 143.
         """
-        step = trainer.global_step
+        step, before = trainer.global_step, self._step
+        if step == before and not _ends(trainer):
+            return  # gradients of this batch wait for those of the next
+        self._step = step
         asked = trainer.strategy.reduce_boolean_decision(self._asked_to_end, all=False)
         due = asked or step % self.every == 0 or _ends(trainer)
         if due and step != self._written:

@@ -19,7 +19,6 @@ from typing import Any
 import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from pipeline import tracking
 from pipeline.addresses import without_credentials
@@ -28,45 +27,19 @@ from pipeline.data import ShardData
 from pipeline.files import atomic_file
 from pipeline.fingerprints import listed
 from pipeline.index import Index
-from pipeline.launch import check_world, cores_shared_with, trainer_world, world_of
-from pipeline.options import Parser, UsageError
 from pipeline.outcome import Best, Trained, tell
+from pipeline.parsing import CONF, parse, plain
 from pipeline.progress import console
 from pipeline.resume import KeepBest, KeepLast, SameBuffers, WholeFiles, fit_or_stop, resume_point
 from pipeline.settings import RunSettings
 from pipeline.tracking import Run
 from pipeline.watch import Recorder, Throughput, ValidationPictures, quiet_lightning, show
-
-# Short class names in YAML are found among what is imported.
-from sr_module.adversarial import Adversarial  # noqa: F401
-from sr_module.regression import Regression  # noqa: F401
+from pipeline.world import check_world, cores_shared_with, world_of
 from sr_module.training import SRTraining
 
 __all__ = ["CONF", "Setup", "Trained", "configured", "fit", "main", "validate"]
 
-CONF = Path(__file__).parents[1] / "conf"
 NET, BEST_NET = "net.safetensors", "best.safetensors"
-
-
-class TrainParser(Parser, LightningArgumentParser):
-    """LightningCLI's parser with one-sentence errors."""
-
-
-class TrainCLI(LightningCLI):
-    """Parses configs; the trainer is fitted to the world that a launcher started."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run's own settings; the data are made for the network's scale."""
-        parser.add_class_arguments(RunSettings, "run")
-        parser.link_arguments("model.init_args.scale", "data.scale")
-        parser.link_arguments("run.log_every", "trainer.log_every_n_steps")
-        # Where SLURM stops a job, Lightning leaves its checkpoint there, and later looks for it.
-        parser.link_arguments("run.out", "trainer.default_root_dir", compute_fn=str)
-
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
-        """The trainer, in the launcher's world, with neither logger nor callbacks yet."""
-        configured = self._get(self.config_init, "trainer", default={})
-        return super().instantiate_trainer(**{**trainer_world(dict(configured)), **kwargs})
 
 
 @dataclass(frozen=True)
@@ -102,61 +75,9 @@ def configured(words: list[str]) -> Setup:
     """
     quiet_lightning()
     cli = parse(words)
-    config = _plain(cli)
+    config = plain(cli)
     settings = RunSettings(**{**config["run"], "out": Path(config["run"]["out"])})
     return Setup(cli.trainer, cli.model, cli.datamodule, settings, config)
-
-
-def parse(words: list[str]) -> TrainCLI:
-    """Builds trainer, model and data from conf/default.yaml and ``words``.
-
-    Raises:
-        ValueError: a key or value that does not fit, with the nearest right one.
-        OSError: a file that a setting names is missing or unreadable.
-    """
-    arguments = words if _asks_help(words) else ["--config", str(CONF / "default.yaml"), *words]
-    try:
-        return _cli(arguments)
-    except ValueError as error:
-        # jsonargparse hides a constructor's sentence in a page about types.
-        said = error.__cause__ if not isinstance(error, UsageError) else None
-        raise said if isinstance(said, ValueError | OSError) else error from None
-
-
-def _cli(arguments: list[str]) -> TrainCLI:
-    return TrainCLI(
-        SRTraining,
-        ShardData,
-        subclass_mode_model=True,
-        save_config_callback=None,
-        run=False,
-        parser_class=TrainParser,
-        parser_kwargs={
-            "prog": "srdet train",
-            "description": (__doc__ or "").split("\n")[0],
-            "allow_abbrev": False,
-        },
-        trainer_defaults={
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_model_summary": False,
-            "enable_progress_bar": False,
-        },
-        args=arguments,
-        seed_everything_default=0,
-    )
-
-
-def _asks_help(words: list[str]) -> bool:
-    return any(word == "--help" or word.startswith("--help") or word == "-h" for word in words)
-
-
-def _plain(cli: TrainCLI) -> dict[str, Any]:
-    """The resolved config as plain values, as ``--print_config`` shows it."""
-    dumped = cli.parser.dump(cli.config, skip_none=False, skip_link_targets=False)
-    plain: dict[str, Any] = yaml.safe_load(dumped)
-    plain.pop("config", None)
-    return plain
 
 
 def fit(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.launch import best_precision
+from pipeline.world import best_precision
 from sr_module.catalogue import trained
 from sr_module.checkpoint import load_net
 from sr_module.export import load_onnx

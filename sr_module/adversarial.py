@@ -42,7 +42,7 @@ class Perceptual:
 
 
 class Adversarial(SRTraining):
-    """Alternates one generator and one discriminator step on each batch.
+    """Alternates one generator and one discriminator step on each batch, or every few batches.
 
     The generator minimises the weighted sum of its pixel, VGG, GAN and total-variation losses. Both
     gradients come from the networks as they were before the batch, and where one of them is not
@@ -69,6 +69,8 @@ class Adversarial(SRTraining):
         warmup_steps: first steps in which the generator sees no GAN loss while the discriminator
             learns.
         clip_norm: gradients are scaled down to this norm; null leaves them.
+        accumulate: batches whose gradients make one step of both networks. A relativistic mean is
+            that of each batch. Lightning's own accumulate_grad_batches knows one optimiser only.
         optimisation: of the generator.
         discriminator_optimisation: of the discriminator.
     """
@@ -93,6 +95,7 @@ class Adversarial(SRTraining):
         tv_weight: float = 0.0,
         warmup_steps: int = 0,
         clip_norm: float | None = None,
+        accumulate: int = 1,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 (frozen)
         discriminator_optimisation: Optimisation = Optimisation(),  # noqa: B008 (frozen)
     ) -> None:
@@ -104,6 +107,8 @@ class Adversarial(SRTraining):
             ema_decay=ema_decay,
             max_skipped=max_skipped,
         )
+        if accumulate < 1:
+            raise ValueError(f"accumulate must be 1 batch or more, got {accumulate}")
         self.automatic_optimization = False
         self.criterion = pixel_loss(loss)
         self.discriminator = build_discriminator(discriminator, **(discriminator_args or {}))
@@ -113,6 +118,8 @@ class Adversarial(SRTraining):
         self.pixel_weight, self.gan_weight = pixel_weight, gan_weight
         self.perceptual_weight, self.tv_weight = perceptual_weight, tv_weight
         self.warmup_steps, self.clip_norm = warmup_steps, clip_norm
+        self.accumulate = accumulate
+        self.generator_steps = self.discriminator_steps = 0
         self.optimisation = optimisation
         self.discriminator_optimisation = discriminator_optimisation
 
@@ -129,22 +136,44 @@ class Adversarial(SRTraining):
         return [optimizer for optimizer, _ in built], [schedule for _, schedule in built]
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One step of the generator and one of the discriminator, on the same pictures."""
+        """One batch towards a step of the generator and one of the discriminator."""
         lr, hr = batch
         generator, discriminator = self._optimizers()
-        with generator.toggle_model():
+        last = self.batches_done() % self.accumulate == 0  # this one is counted already
+        # Processes exchange gradients once a step: those of the batches before are in the sum.
+        with generator.toggle_model(sync_grad=last):
             sr = self.net(lr)
-            self.manual_backward(guarded(self._generator_loss(sr, hr)))
-        with discriminator.toggle_model():
-            self.manual_backward(guarded(self._discriminator_loss(sr.detach(), hr)))
+            self.manual_backward(guarded(self._generator_loss(sr, hr)) / self.accumulate)
+        with discriminator.toggle_model(sync_grad=last):
+            loss = guarded(self._discriminator_loss(sr.detach(), hr))
+            self.manual_backward(loss / self.accumulate)
+        if last:
+            self._step_both(generator, discriminator)
+
+    def _step_both(self, generator: LightningOptimizer, discriminator: LightningOptimizer) -> None:
         self.judge(generator.optimizer, discriminator.optimizer)
         self._step(generator)
+        self.generator_steps += 1
         self._step(discriminator)
+        self.discriminator_steps += 1
+        self.log("train/generator_steps", float(self.generator_steps))
+        self.log("train/discriminator_steps", float(self.discriminator_steps))
         self.move_average(self.global_step)
         schedules = self.lr_schedulers()
         for schedule in schedules if isinstance(schedules, list) else [schedules]:
             assert isinstance(schedule, LRScheduler)
             schedule.step()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps each network's own count of steps, too; Lightning's counts the generator's."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["steps"] = (self.generator_steps, self.discriminator_steps)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting."""
+        super().on_load_checkpoint(checkpoint)
+        both = checkpoint.get("steps", (checkpoint["global_step"],) * 2)
+        self.generator_steps, self.discriminator_steps = both
 
     def _generator_loss(self, sr: Tensor, hr: Tensor) -> Tensor:
         parts = {"train/pixel": self.criterion(sr.float(), hr)}

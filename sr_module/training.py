@@ -130,14 +130,21 @@ class SRTraining(pl.LightningModule):
         self._seed = torch.initial_seed()
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
-        """Seeds each training step by its number and rank.
+        """Seeds each training batch by its number and rank.
 
         What is random in a step, such as the noise of ``degrade``, is then the same after a resume.
         """
         if self.trainer.training:
-            place = f"{self._seed}/{self.global_step}/{self.global_rank}"
+            place = f"{self._seed}/{self.batches_done()}/{self.global_rank}"
             torch.manual_seed(random.Random(place).getrandbits(32))
         return batch
+
+    def batches_done(self) -> int:
+        """Training batches of this rank over all epochs, kept over a resume.
+
+        In ``training_step`` the present one is among them, before it is not.
+        """
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
     def train(self, mode: bool = True) -> "SRTraining":
         """The average stays in evaluation mode: it is never trained."""

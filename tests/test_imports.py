@@ -14,6 +14,7 @@ SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 LIGHTNING = (
     "sr_module/training.py", "sr_module/regression.py", "sr_module/adversarial.py",
     "detection/finetune.py", "pipeline/data.py", "pipeline/train.py", "pipeline/resume.py",
+    "pipeline/parsing.py",
     "pipeline/watch.py", "pipeline/detector.py",
 )  # fmt: skip
 DOORS = {
@@ -25,7 +26,7 @@ DOORS = {
     "pytorch_lightning": LIGHTNING,
     "spandrel": ("sr_module/checkpoint.py",),
     "lightning": (),
-    "lightning_fabric": (),
+    "lightning_fabric": ("pipeline/launch.py",),
 }
 LAZY = ("mlflow", "ray", "pycocotools", "spandrel", "matplotlib", "onnxruntime", "pyvips")
 

@@ -1,5 +1,6 @@
 """What several ranks do together, in real processes over gloo."""
 
+import logging
 import os
 import socket
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from pipeline.data import ShardData
 from pipeline.resume import SameBuffers
+from pipeline.train import configured, fit
+from sr_module.adversarial import Adversarial
 from sr_module.optimisation import Optimisation
 from sr_module.regression import Regression
 from sr_module.resize import imresize
@@ -90,9 +93,10 @@ def test_any_number_of_ranks_validates_every_picture_once_with_the_same_scores(
 class Share(IterableDataset[tuple[Tensor, Tensor]]):
     """A rank's part of fixed global batches of four pictures."""
 
-    def __init__(self, rank: int, ranks: int) -> None:
+    def __init__(self, rank: int, ranks: int, *, batches: int = 5) -> None:
         draw = torch.Generator().manual_seed(0)
-        self.hr = [torch.rand(4, 3, 32, 32, generator=draw).chunk(ranks)[rank] for _ in range(5)]
+        whole = [torch.rand(4, 3, 32, 32, generator=draw) for _ in range(batches)]
+        self.hr = [hr.chunk(ranks)[rank] for hr in whole]
 
     def __iter__(self) -> Any:
         return iter([(imresize(hr, 0.25), hr) for hr in self.hr])
@@ -130,3 +134,128 @@ def test_every_rank_has_the_same_average_with_its_statistics_at_a_validation(tmp
     assert any(key.startswith("averaged.") and "running_var" in key for key in first)
     for key, value in first.items():
         assert torch.equal(second[key], value), key
+
+
+def _train_gan(rank: int, ranks: int, out: Path) -> None:
+    torch.manual_seed(0)
+    sgd = Optimisation(learning_rate=0.1, optimizer="sgd")
+    model = Adversarial(
+        "msrresnet", arch_args=TINY, ema_decay=0.5, gan="ragan", pixel_weight=1.0, gan_weight=0.1,
+        discriminator_args={"features": 4}, clip_norm=0.5, accumulate=2, optimisation=sgd,
+        discriminator_optimisation=sgd,
+    )  # fmt: skip
+    start = {key: value.clone() for key, value in model.state_dict().items()}
+    data = DataLoader(Share(rank, ranks, batches=6), batch_size=None)
+    trainer(ranks, max_steps=3).fit(model, data)
+    torch.save((start, dict(model.state_dict())), out / f"gan-{ranks}-{rank}.pt")
+
+
+@pytest.mark.slow
+def test_a_gan_with_clipping_and_accumulation_learns_on_two_ranks_what_it_learns_on_one(
+    tmp_path: Path,
+):
+    """Relativistic means and clipped norms are those of the whole batch: to 2e-6."""
+    for ranks in (1, 2):
+        together(ranks, _train_gan, tmp_path)
+    start, alone = torch.load(tmp_path / "gan-1-0.pt")
+    for part in ("net.", "discriminator.", "averaged."):
+        moves = [(alone[key] - start[key]).abs().max() for key in start if key.startswith(part)]
+        assert max(moves) > 1e-3
+    for rank in (0, 1):
+        _, shared = torch.load(tmp_path / f"gan-2-{rank}.pt")
+        for key, value in alone.items():
+            torch.testing.assert_close(shared[key], value, atol=2e-6, rtol=1e-4)
+
+
+class Kinds(pl.Callback):
+    """What a model's normalisations are when training ends by an error."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        kinds = (type(part).__name__ for part in pl_module.modules())
+        self.found = {kind for kind in kinds if "BatchNorm" in kind}
+
+
+def _normalise(rank: int, ranks: int, out: Path) -> None:
+    model = Adversarial(
+        "srresnet", arch_args=TINY, discriminator="srgan",
+        discriminator_args={"crop": 32, "features": 4},
+    )  # fmt: skip
+    data = DataLoader(Share(rank, ranks), batch_size=None)
+    said, kinds = "", Kinds()
+    try:
+        trainer(ranks, kinds, max_steps=1, sync_batchnorm=True).fit(model, data)
+    except ValueError as error:
+        said = str(error)
+    torch.save((kinds.found, said), out / f"{rank}.pt")
+
+
+def test_every_batchnorm_of_both_networks_is_synchronised_on_demand(tmp_path: Path):
+    """Its arithmetic needs GPUs: on a CPU torch refuses it, and so do we, before the run."""
+    together(2, _normalise, tmp_path)
+    for rank in (0, 1):
+        kinds, said = torch.load(tmp_path / f"{rank}.pt")
+        assert kinds == {"SyncBatchNorm"}
+        assert said == "SyncBatchNorm layers only work with GPU modules"
+
+
+class Begin(pl.Callback):
+    """The state that training goes on from."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.save((trainer.global_step, dict(pl_module.state_dict())), self.path)
+
+
+def _run(rank: int, ranks: int, words: list[str], out: Path) -> None:
+    logging.getLogger("pipeline").addHandler(logging.FileHandler(out / "said.log"))
+    setup = configured([*words, "--trainer.devices", str(ranks)])
+    setup.trainer.callbacks.append(Begin(out / f"begin{rank}.pt"))
+    trained = fit(setup)
+    if trained is not None:
+        torch.save((trained.steps, trained.images), out / "told.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [(2, 1), (1, 2)], ids=["2to1", "1to2"])
+def test_a_run_goes_on_with_another_number_of_ranks_and_says_what_that_changes(
+    tiny: Any, tmp_path: Path, store: str, ranks: tuple[int, int]
+):
+    first, second = ranks
+    together(first, _run, tiny("--trainer.max_steps", "3", gan=True), tmp_path)
+    saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert "the run goes on with" not in (tmp_path / "said.log").read_text()
+    together(second, _run, tiny("--trainer.max_steps", "5", gan=True), tmp_path)
+    for rank in range(second):
+        step, state = torch.load(tmp_path / f"begin{rank}.pt")
+        assert step == 3
+        assert all(torch.equal(state[key], value) for key, value in saved["state_dict"].items())
+    assert torch.load(tmp_path / "told.pt") == (5, 3 * 2 * first + 2 * 2 * second)
+    said = f"goes on with {second} ranks instead of {first}: steps, weights and optimisers are"
+    assert (tmp_path / "said.log").read_text().count(said) == 1
+
+
+def _disagree(rank: int, ranks: int, words: list[str], out: Path) -> None:
+    more = [] if rank == 0 else ["--run.out", str(out / "elsewhere")]
+    try:
+        _run(rank, ranks, [*words, *more], out)
+        said = ""
+    except ValueError as error:
+        said = str(error)
+    torch.save(said, out / f"{rank}.pt")
+
+
+@pytest.mark.slow
+def test_ranks_that_do_not_see_the_same_run_are_refused(tiny: Any, tmp_path: Path, store: str):
+    """As on two nodes without a shared disk, where one would go on and the other begin anew."""
+    together(1, _run, tiny("--trainer.max_steps", "3"), tmp_path)
+    together(2, _disagree, tiny("--trainer.max_steps", "5"), tmp_path)
+    for rank, own in ((0, "last.ckpt"), (1, "the beginning")):
+        said = torch.load(tmp_path / f"{rank}.pt")
+        assert f"rank {rank} of 2 goes on from" in said
+        assert own in said
+        assert "must lie on a disk that all nodes share" in said

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,131 +12,11 @@ import torch
 from mlflow import MlflowClient
 
 from pipeline import cli, launch
-from pipeline.launch import (
-    World,
-    check_world,
-    cores_shared_with,
-    lightning_main,
-    trainer_world,
-    world_of,
-)
-from pipeline.train import configured
+from pipeline.launch import launcher_words, lightning_main
 from sr_module.checkpoint import read_provenance
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
-
-TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
-LIGHTNING = {**TORCHRUN, "LT_CLI_USED": "1", "LT_DEVICES": "4", "LT_NUM_NODES": "2"}
-SLURM = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}
-
-
-@pytest.mark.parametrize(
-    ("env", "world"),
-    [
-        ({}, None),
-        (TORCHRUN, World("torchrun", 8, 4, 2)),
-        (LIGHTNING, World("lightning run", 8, 4, 2)),
-        (SLURM, World("srun", 8, 4, 2)),
-        ({**SLURM, "SLURM_NTASKS_PER_NODE": "4"}, World("srun", 8, 4, 2)),
-        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, World("srun", 1, 1, 1)),
-        ({**SLURM, **TORCHRUN}, World("torchrun", 8, 4, 2)),  # torchrun inside an allocation
-        ({**SLURM, "SLURM_JOB_NAME": "interactive"}, None),
-        ({**SLURM, "SLURM_JOB_NAME": "bash"}, None),
-        ({"SLURM_PROCID": "0", "SLURM_NNODES": "2"}, None),  # sbatch without srun
-    ],
-)
-def test_the_world_is_read_from_each_launchers_environment(env, world):
-    assert world_of(env) == world
-
-
-def test_the_trainer_takes_the_launchers_world_and_a_strategy_that_suits_it():
-    fitted = trainer_world({"accelerator": "cpu", "devices": "auto", "num_nodes": 1}, TORCHRUN)
-    assert (fitted["devices"], fitted["num_nodes"]) == (4, 2)
-    assert fitted["strategy"] == "ddp_find_unused_parameters_true"
-    assert trainer_world({"strategy": "fsdp", "devices": 4}, TORCHRUN)["strategy"] == "fsdp"
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"devices": 3}, "trainer.devices is 3, but torchrun started 4; leave it out"),
-        ({"devices": 1}, "trainer.devices is 1, but torchrun started 4"),
-        ({"devices": "2"}, "trainer.devices is 2, but torchrun started 4"),
-        ({"num_nodes": 3}, "trainer.num_nodes is 3, but torchrun started 2"),
-    ],
-)
-def test_another_world_than_the_launched_one_is_refused(asked, message):
-    with pytest.raises(ValueError, match=message):
-        trainer_world(asked, TORCHRUN)
-
-
-@pytest.mark.parametrize("asked", [{}, {"devices": 4, "num_nodes": 2}, {"devices": "-1"}])
-def test_the_same_world_or_none_is_accepted(asked):
-    assert trainer_world(asked, TORCHRUN)["devices"] == 4
-
-
-def test_lightning_runs_options_reach_the_trainer():
-    env = {**LIGHTNING, "LT_ACCELERATOR": "cpu", "LT_STRATEGY": "ddp", "LT_PRECISION": "32-true"}
-    fitted = trainer_world({"accelerator": "auto", "precision": "bf16-mixed"}, env)
-    assert fitted["accelerator"] == "cpu"
-    assert fitted["precision"] == "32-true"
-    assert fitted["strategy"] == "ddp_find_unused_parameters_true"
-
-
-@pytest.mark.parametrize(
-    ("asked", "gpus", "strategy"),
-    [
-        ({"accelerator": "cpu", "devices": 1}, 0, "auto"),
-        ({"accelerator": "cpu", "devices": 2}, 0, "ddp_find_unused_parameters_true"),
-        ({"accelerator": "cpu", "devices": "auto"}, 8, "auto"),
-        ({"accelerator": "auto", "devices": "auto"}, 0, "auto"),
-        ({"accelerator": "auto", "devices": "auto"}, 1, "auto"),
-        ({"accelerator": "auto", "devices": "auto"}, 2, "ddp_find_unused_parameters_true"),
-        ({"accelerator": "gpu", "devices": -1}, 2, "ddp_find_unused_parameters_true"),
-        ({"accelerator": "gpu", "devices": [1]}, 4, "auto"),
-        ({"accelerator": "gpu", "devices": [1, 3]}, 4, "ddp_find_unused_parameters_true"),
-        ({"accelerator": "gpu", "devices": "0,2"}, 4, "ddp_find_unused_parameters_true"),
-        (
-            {"accelerator": "gpu", "devices": 1, "num_nodes": 2},
-            4,
-            "ddp_find_unused_parameters_true",
-        ),
-    ],
-)
-def test_without_a_launcher_several_devices_need_the_same_strategy(
-    monkeypatch, asked, gpus, strategy
-):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert trainer_world({**asked, "strategy": "auto"}, {})["strategy"] == strategy
-
-
-def test_precision_is_bf16_where_the_hardware_has_it(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    for native, expected in ((True, "bf16-mixed"), (False, "32-true")):
-        monkeypatch.setattr(launch, "cpu_has_bf16", lambda native=native: native)
-        assert trainer_world({}, {})["precision"] == expected
-        assert trainer_world({"precision": "16-mixed"}, {})["precision"] == "16-mixed"
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert trainer_world({}, {})["precision"] == "32-true"
-
-
-def test_a_trainer_that_sees_fewer_processes_than_were_started_is_refused():
-    check_world(8, TORCHRUN)
-    check_world(1, {})
-    with pytest.raises(ValueError, match="torchrun started 8 processes, the trainer sees 1"):
-        check_world(1, TORCHRUN)
-
-
-def test_a_config_that_contradicts_the_launcher_is_refused_before_anything_starts(
-    tiny, monkeypatch
-):
-    for key, value in TORCHRUN.items():
-        monkeypatch.setenv(key, value)
-    with pytest.raises(ValueError, match=r"trainer.devices is 1, but torchrun started 4"):
-        configured(tiny())
 
 
 def test_the_lightning_command_has_one_word(capsys):
@@ -152,7 +33,84 @@ def test_a_launch_without_a_script_is_refused(capsys):
     assert lightning_main(["run", "--devices", "2"]) == 2
     assert cli.main(["launch", "model", "--devices", "2"]) == 2
     told = capsys.readouterr().err
-    assert told.count("no script (a .py file) among: --devices 2") == 2
+    assert told.count("no script among: --devices 2") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--device", "8", "x.py"], "unknown launcher option '--device'; did you mean '--devices'"),
+        (["--trainer.max_steps", "8", "x.py"], "options of the script stand behind it"),
+        (["--accelerator=cuda0", "x.py"], "unknown value of --accelerator 'cuda0'; did you mean"),
+        (["--precision", "bf-16", "x.py"], "did you mean 'bf16'? choose from: 64-true"),
+        (["--num-nodes", "two", "x.py"], "--num-nodes is 'two'; it must be a whole number"),
+        (["--node_rank", "2", "--num_nodes=2", "x.py"], "--node-rank is 2; with --num-nodes 2"),
+        (["--devices", "gpu", "x.py"], "--devices is 'gpu'; allowed: a number"),
+        (["--devices"], "--devices needs a value"),
+        (["train.py", "fit"], "no script 'train.py' in"),
+    ],
+)
+def test_what_the_launcher_does_not_know_is_refused_in_words(tmp_path, monkeypatch, words, said):
+    (tmp_path / "x.py").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="(?s)" + re.escape(said)):
+        launcher_words(words)
+
+
+def test_gpus_that_are_not_there_are_refused_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(launch, "gpus", lambda _: 0)
+    (tmp_path / "x.py").touch()
+    assert lightning_main(["run", "--accelerator", "cuda", str(tmp_path / "x.py")]) == 2
+    assert "--accelerator is cuda, but torch sees no GPU here" in capsys.readouterr().err
+
+
+def test_options_before_the_script_are_the_launchers_and_all_behind_it_the_scripts(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "x.py").touch()
+    monkeypatch.chdir(tmp_path)
+    words = ["--devices", "8", "--num-nodes=2", "--node_rank", "1", "--main-address", "10.0.0.1"]
+    options, left = launcher_words([*words, "x.py", "fit", "--devices", "3", "--help"])
+    assert (options.devices, options.num_nodes, options.node_rank) == ("8", 2, 1)
+    assert (options.main_address, options.main_port, options.script) == ("10.0.0.1", 29400, "x.py")
+    assert (options.accelerator, options.strategy, options.precision) == (None, None, None)
+    assert left == ["fit", "--devices", "3", "--help"]
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch) -> None:
+    """Another installed package with a command of the same name."""
+    (tmp_path / "cloud.py").write_text(
+        "import sys\ndef main():\n    print('cloud got', sys.argv)\n    return 7\n"
+    )
+    told = tmp_path / "cloud_sdk-1.0.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: cloud-sdk\nVersion: 1.0\n")
+    (told / "entry_points.txt").write_text("[console_scripts]\nlightning = cloud:main\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("foreign")
+def test_other_words_go_to_the_foreign_command_of_that_name_and_it_is_said(capsys):
+    assert lightning_main(["login", "--me"]) == 7
+    told = capsys.readouterr()
+    assert told.out == "cloud got ['lightning', 'login', '--me']\n"
+    assert "`lightning run` is srdet's; all other words go to cloud-sdk" in told.err
+    assert lightning_main(["run", "--help"]) == 0
+    assert "usage: lightning run" in capsys.readouterr().out
+
+
+def test_the_launcher_ends_with_the_status_of_the_first_rank_that_failed(tmp_path):
+    script = tmp_path / "fails.py"
+    script.write_text("import os, sys\nsys.exit(5 if os.environ['RANK'] == '1' else 0)\n")
+    command = [str(SCRIPTS / "lightning"), "run", "--accelerator", "cpu", "--devices", "2"]
+    done = subprocess.run(
+        [*command, "--main-port", free_port(), str(script)], capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert "lightning run: rank 1 ended with 5; the others were ended too" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 DUMP = """
@@ -241,15 +199,3 @@ def test_lightnings_own_processes_train_one_run_too(words, tmp_path, store):
     assert done.returncode == 0, done.stdout + done.stderr
     run_id = json.loads((tmp_path / "run" / "run.json").read_text())["run_id"]
     assert MlflowClient(store).get_run(run_id).data.tags["world_size"] == "2"
-
-
-def test_training_leaves_a_core_to_each_reader_and_takes_them_back(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    taken = []
-    monkeypatch.setattr(torch, "set_num_threads", taken.append)
-    for readers in (0, 2, 20):
-        with cores_shared_with(readers):
-            pass
-    assert taken == [8, 6, 8, 1, 8]

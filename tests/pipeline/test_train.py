@@ -232,6 +232,10 @@ def test_resume_never_refuses_a_folder_that_holds_a_run(tiny: Words) -> None:
     train(tiny("--trainer.max_steps", "1", "--run.resume", "never"))
     with pytest.raises(FileExistsError, match=r"last\.ckpt exists; go on with --run\.resume auto"):
         train(tiny("--run.resume", "never"))
+    for short in (["--resume", "never"], ["--resume=never"]):
+        with pytest.raises(FileExistsError, match=r"last\.ckpt exists"):
+            train(tiny(*short))
+    train(tiny("--resume", "auto", "--trainer.max_steps", "1"))
     with pytest.raises(ValueError, match="'maybe'; choose from auto, never"):
         train(tiny("--run.resume", "maybe"))
 

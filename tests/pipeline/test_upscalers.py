@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import pipeline.launch
+import pipeline.world
 import sr_module.catalogue
 from pipeline.upscalers import KERNELS, open_upscaler
 from sr_module.archs import build
@@ -101,7 +101,7 @@ def test_auto_takes_bf16_where_the_hardware_multiplies_it(network, monkeypatch):
     lr = torch.rand(1, 3, 8, 8)
     exact = open_upscaler(str(network), device="cpu")(lr)
     for fast in (False, True):
-        monkeypatch.setattr(pipeline.launch, "cpu_has_bf16", lambda fast=fast: fast)
+        monkeypatch.setattr(pipeline.world, "cpu_has_bf16", lambda fast=fast: fast)
         made = open_upscaler(str(network), device="cpu", precision="auto")(lr)
         assert torch.equal(made, exact) is not fast
 

@@ -96,6 +96,59 @@ def test_batches_are_steps_though_two_optimisers_step():
         assert {float(s["step"]) for s in optimizer.state.values()} == {5.0}
 
 
+def test_each_network_counts_its_own_steps_over_a_resume(tmp_path: Path):
+    """Batches, Lightning's steps and those of either network are four numbers."""
+    watch, path = Watch(), tmp_path / "last.ckpt"
+    adversarial = model(accumulate=3)
+    run(adversarial, 2, watch).save_checkpoint(path)
+    assert adversarial.batches_done() == 6
+    assert watch.steps == [0, 0, 1, 1, 1, 2]
+    assert (adversarial.generator_steps, adversarial.discriminator_steps) == (2, 2)
+    assert watch.logged[-1]["train/generator_steps"] == 2
+    assert watch.logged[-1]["train/discriminator_steps"] == 2
+    resumed = model(accumulate=3)
+    trainer = pl.Trainer(max_steps=2, accelerator="cpu", devices=1, barebones=True)
+    trainer.fit(resumed, DataLoader(TensorDataset(torch.zeros(2)), 2), ckpt_path=path)
+    assert (resumed.generator_steps, resumed.discriminator_steps) == (2, 2)
+
+
+class Judge(nn.Module):
+    """A discriminator whose logits of a picture do not depend on the others in its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 3))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.body(picture)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1e-2])
+def test_accumulated_batches_make_the_step_of_one_large_batch(clip_norm):
+    hr = F.interpolate(torch.rand(12, 3, 8, 8), scale_factor=4)
+    sgd = Optimisation(learning_rate=0.1, optimizer="sgd")
+
+    def trained(batch: int, accumulate: int) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        adversarial = Adversarial(
+            "msrresnet", arch_args=TINY, gan="vanilla", gan_weight=0.1, pixel_weight=1.0,
+            ema_decay=0.5, clip_norm=clip_norm, accumulate=accumulate, optimisation=sgd,
+            discriminator_optimisation=sgd,
+        )  # fmt: skip
+        adversarial.discriminator = Judge()
+        start = copy_of(adversarial)
+        trainer = pl.Trainer(max_steps=3, accelerator="cpu", devices=1, barebones=True)
+        trainer.fit(adversarial, DataLoader(TensorDataset(imresize(hr, 0.25), hr), batch))
+        assert trainer.global_step == 3
+        moved = changed(start, adversarial)
+        assert {key.split(".")[0] for key in moved} == {"net", "averaged", "discriminator"}
+        return copy_of(adversarial)
+
+    whole, parts = trained(4, 1), trained(2, 2)
+    for key, value in whole.items():
+        torch.testing.assert_close(parts[key], value, atol=1e-6, rtol=1e-4)
+
+
 def gradients(module: nn.Module) -> list[Tensor | None]:
     return [None if p.grad is None else p.grad.clone() for p in module.parameters()]
 
@@ -256,6 +309,7 @@ def test_the_vgg_style_discriminators_train_on_their_crop_size(name, gan):
         ({"gan": "ragn"}, "unknown adversarial loss 'ragn'; did you mean 'ragan'"),
         ({"discriminator": "unett"}, "unknown discriminator 'unett'; did you mean 'unet'"),
         ({"perceptual": Perceptual(weights="nowhere")}, "no VGG19 weights at nowhere"),
+        ({"accumulate": 0}, "accumulate must be 1 batch or more, got 0"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(settings, message):

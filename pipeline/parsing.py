@@ -1,0 +1,104 @@
+"""The words of ``srdet train`` and its YAML files -> trainer, model, data, or one clear error."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import yaml
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from pipeline.data import ShardData
+from pipeline.options import Parser, UsageError
+from pipeline.settings import RunSettings
+from pipeline.world import trainer_world
+
+# Short class names in YAML are found among what is imported.
+from sr_module.adversarial import Adversarial  # noqa: F401
+from sr_module.regression import Regression  # noqa: F401
+from sr_module.training import SRTraining
+
+CONF = Path(__file__).parents[1] / "conf"
+SHORT = {"--resume": "--run.resume"}
+"""Words that people type for longer ones."""
+
+
+class TrainParser(Parser, LightningArgumentParser):
+    """LightningCLI's parser with one-sentence errors."""
+
+
+class TrainCLI(LightningCLI):
+    """Parses configs; the trainer is fitted to the world that a launcher started."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's own settings; the data are made for the network's scale."""
+        parser.add_class_arguments(RunSettings, "run")
+        parser.link_arguments("model.init_args.scale", "data.scale")
+        parser.link_arguments("run.log_every", "trainer.log_every_n_steps")
+        # Where SLURM stops a job, Lightning leaves its checkpoint there, and later looks for it.
+        parser.link_arguments("run.out", "trainer.default_root_dir", compute_fn=str)
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
+        """The trainer, in the launcher's world, with neither logger nor callbacks yet."""
+        configured = self._get(self.config_init, "trainer", default={})
+        return super().instantiate_trainer(**{**trainer_world(dict(configured)), **kwargs})
+
+
+def parse(words: list[str]) -> TrainCLI:
+    """Builds trainer, model and data from conf/default.yaml and ``words``.
+
+    Raises:
+        ValueError: a key or value that does not fit, with the nearest right one.
+        OSError: a file that a setting names is missing or unreadable.
+    """
+    try:
+        return _cli(_arguments(words))
+    except ValueError as error:
+        # jsonargparse hides a constructor's sentence in a page about types.
+        said = error.__cause__ if not isinstance(error, UsageError) else None
+        raise said if isinstance(said, ValueError | OSError) else error from None
+
+
+def _arguments(words: list[str]) -> list[str]:
+    """``words`` behind the default file, short ones spelt out."""
+    if _asks_help(words):
+        return words
+    parts = (word.partition("=") for word in words)
+    return ["--config", str(CONF / "default.yaml")] + [
+        SHORT.get(name, name) + equals + value for name, equals, value in parts
+    ]
+
+
+def _cli(arguments: list[str]) -> TrainCLI:
+    return TrainCLI(
+        SRTraining,
+        ShardData,
+        subclass_mode_model=True,
+        save_config_callback=None,
+        run=False,
+        parser_class=TrainParser,
+        parser_kwargs={
+            "prog": "srdet train",
+            "description": "Train a super-resolution network from shards.",
+            "allow_abbrev": False,
+        },
+        trainer_defaults={
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "enable_progress_bar": False,
+        },
+        args=arguments,
+        seed_everything_default=0,
+    )
+
+
+def _asks_help(words: list[str]) -> bool:
+    return any(word == "--help" or word.startswith("--help") or word == "-h" for word in words)
+
+
+def plain(cli: TrainCLI) -> dict[str, Any]:
+    """The resolved config as plain values, as ``--print_config`` shows it."""
+    dumped = cli.parser.dump(cli.config, skip_none=False, skip_link_targets=False)
+    plain: dict[str, Any] = yaml.safe_load(dumped)
+    plain.pop("config", None)
+    return plain

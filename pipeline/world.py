@@ -1,0 +1,153 @@
+"""The processes that train together: read from the launcher, checked against the settings.
+
+Lightning's Trainer does not ask the launcher: under ``lightning run`` or torchrun it would train N
+times alone, without a word.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes a launcher started."""
+
+    launcher: str
+    size: int
+    devices: int
+    nodes: int
+
+
+def world_of(env: Mapping[str, str] = os.environ) -> World | None:
+    """The world that a launcher's environment describes, or None where nothing launched us.
+
+    torchrun and Lightning's launcher come before SLURM, as inside an allocation one may use either.
+    """
+    if "TORCHELASTIC_RUN_ID" in env:
+        size, local = int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"])
+        launcher = "lightning run" if "LT_CLI_USED" in env else "torchrun"
+        return World(launcher, size, local, max(1, size // local))
+    # The same test as Lightning's: sbatch without srun sets no number of tasks.
+    if "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        nodes, tasks = int(env.get("SLURM_NNODES", 1)), int(env["SLURM_NTASKS"])
+        return World("srun", tasks, int(env.get("SLURM_NTASKS_PER_NODE", tasks // nodes)), nodes)
+    return None
+
+
+def trainer_world(
+    trainer: Mapping[str, Any], env: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """The Trainer arguments that fit the launcher's world.
+
+    Args:
+        trainer: the configured Trainer arguments.
+        env: the process environment.
+
+    Raises:
+        ValueError: the configuration asks for another world than the one that was launched.
+    """
+    names = {
+        "accelerator": "LT_ACCELERATOR",
+        "strategy": "LT_STRATEGY",
+        "precision": "LT_PRECISION",
+    }
+    fitted = {**trainer, **{key: env[name] for key, name in names.items() if env.get(name)}}
+    world = world_of(env)
+    if world is not None:
+        _check_asked("devices", fitted.get("devices"), world, world.devices)
+        # 1 is what a configuration says of nodes where it says nothing.
+        nodes = fitted.get("num_nodes")
+        _check_asked("num_nodes", None if nodes == 1 else nodes, world, world.nodes)
+        fitted |= {"devices": world.devices, "num_nodes": world.nodes}
+    if fitted.get("precision") is None:
+        fitted["precision"] = best_precision(str(fitted.get("accelerator", "auto")))
+    _check_batchnorm(fitted)
+    if _processes(fitted) > 1 and fitted.get("strategy", "auto") in ("auto", "ddp"):
+        # The generator's step leaves the discriminator unused and the other way round.
+        fitted["strategy"] = "ddp_find_unused_parameters_true"
+    return fitted
+
+
+def _check_asked(key: str, asked: object, world: World, launched: int) -> None:
+    if str(asked) not in ("None", "auto", "-1", str(launched)):
+        raise ValueError(
+            f"trainer.{key} is {asked}, but {world.launcher} started {launched}; leave it out, or "
+            "launch with that number"
+        )
+
+
+def _check_batchnorm(trainer: Mapping[str, Any]) -> None:
+    on_gpu = gpus(str(trainer.get("accelerator", "auto")))
+    if trainer.get("sync_batchnorm") and _processes(trainer) > 1 and not on_gpu:
+        raise ValueError(
+            "trainer.sync_batchnorm is true, but torch's SyncBatchNorm takes pictures on a GPU "
+            "only; leave it out on CPUs"
+        )
+
+
+def _processes(trainer: Mapping[str, Any]) -> int:
+    """How many processes a Trainer with these arguments makes."""
+    devices, nodes = trainer.get("devices"), int(trainer.get("num_nodes") or 1)
+    if isinstance(devices, list):
+        return len(devices) * nodes
+    if devices in (None, "auto", -1, "-1"):
+        return max(1, gpus(str(trainer.get("accelerator")))) * nodes
+    named = str(devices).strip(",").split(",")
+    return (int(named[0]) if len(named) == 1 else len(named)) * nodes
+
+
+def gpus(accelerator: str) -> int:
+    """How many GPUs ``accelerator`` may use on this machine."""
+    import torch
+
+    return torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda", "None") else 0
+
+
+def best_precision(accelerator: str) -> str:
+    """bf16 where the hardware multiplies it natively, 2 to 4 times faster there, else fp32."""
+    import torch
+
+    if gpus(accelerator):
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if cpu_has_bf16() else "32-true"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU has bf16 matrix units (AMX); vector bf16 alone gains nothing here."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()
+
+
+def check_world(size: int, env: Mapping[str, str] = os.environ) -> None:
+    """Refuses to train in a world other than the launched one.
+
+    Raises:
+        ValueError: the Trainer sees ``size`` processes, the launcher started another number.
+    """
+    world = world_of(env)
+    if world is not None and world.size != size:
+        raise ValueError(
+            f"{world.launcher} started {world.size} processes, the trainer sees {size}"
+        )
+
+
+@contextlib.contextmanager
+def cores_shared_with(readers: int) -> Iterator[None]:
+    """Training on a CPU leaves a core to each data reader, but one core at least to itself.
+
+    OpenMP's threads wait for each other in every operation: where one of them shares its core, all
+    stand still, and two threads are several times slower than one. ``OMP_NUM_THREADS`` overrides.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if readers and "OMP_NUM_THREADS" not in os.environ and not torch.cuda.is_available():
+        torch.set_num_threads(max(1, before - readers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,140 @@
+import pytest
+import torch
+
+from pipeline import world
+from pipeline.train import configured
+from pipeline.world import World, check_world, cores_shared_with, trainer_world, world_of
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+LIGHTNING = {**TORCHRUN, "LT_CLI_USED": "1", "LT_DEVICES": "4", "LT_NUM_NODES": "2"}
+SLURM = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({}, None),
+        (TORCHRUN, World("torchrun", 8, 4, 2)),
+        (LIGHTNING, World("lightning run", 8, 4, 2)),
+        (SLURM, World("srun", 8, 4, 2)),
+        ({**SLURM, "SLURM_NTASKS_PER_NODE": "4"}, World("srun", 8, 4, 2)),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, World("srun", 1, 1, 1)),
+        ({**SLURM, **TORCHRUN}, World("torchrun", 8, 4, 2)),  # torchrun inside an allocation
+        ({**SLURM, "SLURM_JOB_NAME": "interactive"}, None),
+        ({**SLURM, "SLURM_JOB_NAME": "bash"}, None),
+        ({"SLURM_PROCID": "0", "SLURM_NNODES": "2"}, None),  # sbatch without srun
+    ],
+)
+def test_the_world_is_read_from_each_launchers_environment(env, expected):
+    assert world_of(env) == expected
+
+
+def test_the_trainer_takes_the_launchers_world_and_a_strategy_that_suits_it():
+    fitted = trainer_world({"accelerator": "cpu", "devices": "auto", "num_nodes": 1}, TORCHRUN)
+    assert (fitted["devices"], fitted["num_nodes"]) == (4, 2)
+    assert fitted["strategy"] == "ddp_find_unused_parameters_true"
+    assert trainer_world({"strategy": "fsdp", "devices": 4}, TORCHRUN)["strategy"] == "fsdp"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"devices": 3}, "trainer.devices is 3, but torchrun started 4; leave it out"),
+        ({"devices": 1}, "trainer.devices is 1, but torchrun started 4"),
+        ({"devices": "2"}, "trainer.devices is 2, but torchrun started 4"),
+        ({"num_nodes": 3}, "trainer.num_nodes is 3, but torchrun started 2"),
+    ],
+)
+def test_another_world_than_the_launched_one_is_refused(asked, message):
+    with pytest.raises(ValueError, match=message):
+        trainer_world(asked, TORCHRUN)
+
+
+@pytest.mark.parametrize("asked", [{}, {"devices": 4, "num_nodes": 2}, {"devices": "-1"}])
+def test_the_same_world_or_none_is_accepted(asked):
+    assert trainer_world(asked, TORCHRUN)["devices"] == 4
+
+
+def test_lightning_runs_options_reach_the_trainer():
+    env = {**LIGHTNING, "LT_ACCELERATOR": "cpu", "LT_STRATEGY": "ddp", "LT_PRECISION": "32-true"}
+    fitted = trainer_world({"accelerator": "auto", "precision": "bf16-mixed"}, env)
+    assert fitted["accelerator"] == "cpu"
+    assert fitted["precision"] == "32-true"
+    assert fitted["strategy"] == "ddp_find_unused_parameters_true"
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "strategy"),
+    [
+        ({"accelerator": "cpu", "devices": 1}, 0, "auto"),
+        ({"accelerator": "cpu", "devices": 2}, 0, "ddp_find_unused_parameters_true"),
+        ({"accelerator": "cpu", "devices": "auto"}, 8, "auto"),
+        ({"accelerator": "auto", "devices": "auto"}, 0, "auto"),
+        ({"accelerator": "auto", "devices": "auto"}, 1, "auto"),
+        ({"accelerator": "auto", "devices": "auto"}, 2, "ddp_find_unused_parameters_true"),
+        ({"accelerator": "gpu", "devices": -1}, 2, "ddp_find_unused_parameters_true"),
+        ({"accelerator": "gpu", "devices": [1]}, 4, "auto"),
+        ({"accelerator": "gpu", "devices": [1, 3]}, 4, "ddp_find_unused_parameters_true"),
+        ({"accelerator": "gpu", "devices": "0,2"}, 4, "ddp_find_unused_parameters_true"),
+        (
+            {"accelerator": "gpu", "devices": 1, "num_nodes": 2},
+            4,
+            "ddp_find_unused_parameters_true",
+        ),
+    ],
+)
+def test_without_a_launcher_several_devices_need_the_same_strategy(
+    monkeypatch, asked, gpus, strategy
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert trainer_world({**asked, "strategy": "auto"}, {})["strategy"] == strategy
+
+
+def test_synchronised_batchnorm_without_gpus_is_refused_before_the_run(monkeypatch):
+    asked = {"accelerator": "cpu", "devices": 2, "sync_batchnorm": True}
+    with pytest.raises(ValueError, match=r"trainer\.sync_batchnorm is true, .* leave it out"):
+        trainer_world(asked, {})
+    assert trainer_world({**asked, "devices": 1}, {})["sync_batchnorm"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert trainer_world({**asked, "accelerator": "gpu"}, {})["sync_batchnorm"]
+
+
+def test_precision_is_bf16_where_the_hardware_has_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for native, expected in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(world, "cpu_has_bf16", lambda native=native: native)
+        assert trainer_world({}, {})["precision"] == expected
+        assert trainer_world({"precision": "16-mixed"}, {})["precision"] == "16-mixed"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert trainer_world({}, {})["precision"] == "32-true"
+
+
+def test_a_trainer_that_sees_fewer_processes_than_were_started_is_refused():
+    check_world(8, TORCHRUN)
+    check_world(1, {})
+    with pytest.raises(ValueError, match="torchrun started 8 processes, the trainer sees 1"):
+        check_world(1, TORCHRUN)
+
+
+def test_a_config_that_contradicts_the_launcher_is_refused_before_anything_starts(
+    tiny, monkeypatch
+):
+    for key, value in TORCHRUN.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ValueError, match=r"trainer.devices is 1, but torchrun started 4"):
+        configured(tiny())
+
+
+def test_training_leaves_a_core_to_each_reader_and_takes_them_back(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    for readers in (0, 2, 20):
+        with cores_shared_with(readers):
+            pass
+    assert taken == [8, 6, 8, 1, 8]
