@@ -20,6 +20,7 @@ COMMANDS = {
     "models": "the trained networks that come with the package, and what they score",
     "interpolate": "a PSNR and a GAN network -> their mixtures, or the distortion-perception curve",
     "export": "a network -> ONNX or torch.export, any batch and size, checked against torch",
+    "convert": "YOLO, Pascal VOC or VisDrone annotations -> COCO; large pictures -> slices",
     "detect": "detector + COCO set + arms -> mAP-gain study with intervals and report",
     "launch": "start a training script on several processes or nodes (`lightning run` is the same)",
 }

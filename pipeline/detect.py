@@ -11,7 +11,9 @@ alone is not super-resolution. Gains have 95 % intervals from a paired bootstrap
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -31,14 +33,26 @@ from pipeline.detector import train_detector
 from pipeline.files import atomic_file
 from pipeline.findings import Findings, study_view
 from pipeline.gallery import gallery
+from pipeline.look import Eyes, Looking, file_digest
 from pipeline.measures import measure_arms
 from pipeline.options import run_function
 from pipeline.plans import plan_windows
 from pipeline.report import CurveView, plots, print_table, write_report
-from pipeline.study import ArmResult, Pictures, Rules, Split, find_in_full, load_pictures, run_arm
+from pipeline.spread import RaySpread
+from pipeline.study import (
+    ArmResult,
+    Full,
+    Pictures,
+    Rules,
+    Split,
+    find_in_full,
+    load_pictures,
+    run_arm,
+)
 from pipeline.study_files import file_name, save_detections, save_truth
 from pipeline.study_settings import Join, Merging, Statistics, Windows
 from pipeline.tracking import Run
+from pipeline.upscalers import Upscaler
 from pipeline.world import best_precision
 from sr_module.degrade import Degradation
 
@@ -83,6 +97,9 @@ def detect(
     calibrate_on: float = 0.0,
     limit: int | None = None,
     batch_size: int = 16,
+    at_once: int = 16,
+    ray: int = 0,
+    ray_address: str | None = None,
     name: str | None = None,
     experiment: str = "srdet detect",
     parent: Run | None = None,
@@ -113,6 +130,11 @@ def detect(
             less than some hundred objects set aside there is too little to learn from.
         limit: only the first so many pictures.
         batch_size: windows enlarged at once.
+        at_once: pictures looked at before what was seen is kept in the out folder. A study that was
+            stopped goes on from there, and one that is run again with another arm, merge or number
+            of resamples looks at nothing twice.
+        ray: workers of a Ray cluster that share the pictures; 0 does without. No box changes.
+        ray_address: of a running cluster; this machine's cores without it.
         name: how the run is called in MLflow; the out folder's name without it.
         experiment: MLflow experiment.
         parent: run under which this one is shown.
@@ -129,14 +151,13 @@ def detect(
         set_aside(list(pictures.paths), calibrate_on, seed=statistics.seed)  # refuses too few
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bf16 = best_precision("auto").startswith("bf16")
-    find = load_detector(
-        detector,
-        categories=pictures.truth.categories,
-        weights=detector_weights,
-        device=device,
-        bf16=bf16,
-    )
-    upscalers = {name: open_arm(spec, scale, bf16=bf16) for name, spec in specs.items()}
+    open_detector = partial(
+        load_detector, detector, categories=pictures.truth.categories, weights=detector_weights,
+        device=device, bf16=bf16,
+    )  # fmt: skip
+    find = open_detector()
+    openers = {name: partial(open_arm, spec, scale, bf16=bf16) for name, spec in specs.items()}
+    upscalers = {name: open_one() for name, open_one in openers.items()}
     moved = shifts(upscalers)
     out.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -149,16 +170,23 @@ def detect(
     }  # fmt: skip
     with tracking.start(experiment, name or out.name, parent=parent) as run:
         run.params(settings)
-        split, held = _splits(pictures, windows, find, calibrate_on, statistics.seed)
+        looking = Looking(
+            at_once, out / "seen", _identity(settings, detector, detector_weights),
+            RaySpread(ray, ray_address, 1.0 if device == "cuda" else 0.0) if ray else None,
+        )  # fmt: skip
+        first = partial(
+            find_in_full, detector=find, looking=looking, again=partial(_open, open_detector)
+        )
+        split, held = _splits(pictures, windows, first, calibrate_on, statistics.seed)
         split.plan.save(out / "windows.json")
         save_truth(split.truth, out)
-        rules = Rules(find, join, merge, batch_size)
+        rules = Rules(find, join, merge, batch_size, looking)
         done = []
         for arm_name, spec in specs.items():
             with tracking.start(experiment, f"arm {arm_name}", parent=run) as child:
                 arm = run_arm(
                     arm_name, spec, split=split, rules=rules, upscaler=upscalers[arm_name],
-                    held=held,
+                    held=held, again=partial(_open, open_detector, openers[arm_name]),
                 )  # fmt: skip
                 _log_arm(child, arm, out)
                 done.append(arm)
@@ -171,19 +199,35 @@ def detect(
         return _conclude(run, findings, out)
 
 
+def _open(
+    detector: Callable[[], Detector], upscaler: Callable[[], Upscaler | None] | None = None
+) -> Eyes:
+    return detector(), upscaler() if upscaler else None
+
+
+def _identity(settings: Mapping[str, Any], detector: str, weights: str | None) -> dict[str, str]:
+    """What decides what is seen, besides pictures, windows and arm."""
+    shared = {key: str(settings[key]) for key in ("precision", "device", "scale")}
+    return {**shared, "detector": file_digest(detector), "weights": file_digest(weights or "")}
+
+
 def _splits(
-    pictures: Pictures, windows: Windows, detector: Detector, share: float, seed: int
+    pictures: Pictures,
+    windows: Windows,
+    first_look: Callable[..., Full],
+    share: float,
+    seed: int,
 ) -> tuple[Split, Split | None]:
     """What is evaluated, and what is set aside to calibrate on."""
 
-    def lay(chosen: Pictures) -> Split:
-        full = find_in_full(chosen, detector)
+    def lay(chosen: Pictures, title: str = "whole pictures") -> Split:
+        full = first_look(chosen, title=title)
         return Split(chosen, plan_windows(chosen, windows, full.found), full)
 
     if not share:
         return lay(pictures), None
     kept, held = set_aside([p.id for p in pictures.truth.images], share, seed=seed)
-    return lay(pictures.only(kept)), lay(pictures.only(held))
+    return lay(pictures.only(kept)), lay(pictures.only(held), "whole pictures, to calibrate")
 
 
 def _check_windows(windows: Windows, pictures: Pictures) -> None:

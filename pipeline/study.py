@@ -5,10 +5,11 @@ Two protocols, never in one table. *native*: the pictures as they are; windows a
 stay in original coordinates, and an arm "original" shows what perfect super-resolution would give.
 """
 
+import hashlib
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,15 +18,14 @@ from torch import Tensor
 from detection.boxes import Detections, Detector
 from detection.calibration import Calibration, Reliability
 from detection.coco import Evaluation, evaluate
-from detection.crops import detect_full, see_windows
 from detection.group import Merge
 from detection.merge import fuse
 from detection.truth import CocoSet, Objects, Picture, read_coco
 from detection.windows import WindowPlan
 from pipeline.arms import NONE, ORIGINAL
 from pipeline.calibrating import WHOLE, WINDOWS, apply, calibrated, trust
+from pipeline.look import Look, Looking, Opener, Sight, look_at_all
 from pipeline.pictures import read_picture, to_float
-from pipeline.progress import bar
 from pipeline.study_settings import Join
 from pipeline.upscalers import Upscaler
 from sr_module.degrade import Degradation
@@ -49,6 +49,15 @@ class Pictures:
     def reduction(self) -> int:
         """Original pixels per given pixel."""
         return self.degradation.scale if self.degradation else 1
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names, sizes and dates of the files, and over what is done to them."""
+        rows = [repr(self.degradation)]
+        for picture in self.truth.images:
+            said = self.paths[picture.id].stat()
+            rows.append(f"{picture.id} {picture.file_name} {said.st_size} {said.st_mtime_ns}")
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
     def original(self, image: int) -> Tensor:
         """``(3, H, W)`` in [0, 1], cut to a multiple of the reduction."""
@@ -147,36 +156,18 @@ class Full:
     seconds: float
 
 
-def find_in_full(pictures: Pictures, detector: Detector) -> Full:
-    """Detects in every whole given picture."""
-    detecting = _Clock()
-    with bar("whole pictures", len(pictures.truth.images)) as advance:
-        found = detect_full(
-            pictures.each(pictures.given),
-            detecting.around(detector),  # type: ignore[arg-type]
-            reduction=pictures.reduction,
-            progress=advance,
-        )
-    return Full(found, detecting.seconds)
-
-
-class _Clock:
-    """Counts the seconds spent inside a function."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.pixels = 0
-
-    def around(self, function: Callable[..., object]) -> Callable[..., object]:
-        def timed(*inputs: object) -> object:
-            started = time.perf_counter()
-            result = function(*inputs)
-            self.seconds += time.perf_counter() - started
-            if isinstance(result, Tensor):
-                self.pixels += result.numel() // result.shape[1]
-            return result
-
-        return timed
+def find_in_full(
+    pictures: Pictures,
+    detector: Detector,
+    looking: Looking = Looking(),  # noqa: B008 (frozen)
+    again: Opener | None = None,
+    title: str = "whole pictures",
+) -> Full:
+    """Detects in every whole given picture; ``again`` opens the detector in a worker."""
+    sight = look_at_all(
+        Look(pictures, None, 1), (detector, None), looking, title=title, again=again
+    )
+    return Full({image: seen.found for image, seen in sight.seen.items()}, sight.detecting)
 
 
 @dataclass(frozen=True)
@@ -197,13 +188,14 @@ class Split:
 class Rules:
     """How every arm of a study is run.
 
-    ``batch_size``: windows enlarged at once.
+    ``batch_size``: windows enlarged at once; ``looking``: how the pictures are looked at.
     """
 
     detector: Detector
     join: Join
     merge: Merge
     batch_size: int = 16
+    looking: Looking = field(default_factory=Looking)
 
 
 def run_arm(
@@ -214,6 +206,7 @@ def run_arm(
     rules: Rules,
     upscaler: Upscaler | None,
     held: Split | None = None,
+    again: Opener | None = None,
 ) -> ArmResult:
     """One arm over all pictures.
 
@@ -224,12 +217,13 @@ def run_arm(
         rules: of the study.
         upscaler: what enlarges the windows; None where nothing does.
         held: other pictures, on which scores are calibrated; None leaves scores as they are.
+        again: opens the detector and the upscaler in a worker.
     """
-    enlarging, detecting = _Clock(), _Clock()
-    sources = _look(name, spec, split, rules, upscaler, (enlarging, detecting))
+    look = partial(_look, spec=spec, rules=rules, upscaler=upscaler, again=again)
+    sight, sources = look(f"arm {name}", split=split)
     calibration, trusted = None, {}
     if held is not None:
-        seen = _look(f"{name}, to calibrate", spec, held, rules, upscaler, (_Clock(), _Clock()))
+        _, seen = look(f"arm {name}, to calibrate", split=held)
         calibration = calibrated(held.truth, seen)
         raw, sources = sources, {key: apply(calibration, key, f) for key, f in sources.items()}
         trusted = {
@@ -244,9 +238,9 @@ def run_arm(
         spec,
         found,
         evaluate(split.truth, found),
-        upscale_seconds=enlarging.seconds,
-        detect_seconds=detecting.seconds + (split.full.seconds if WHOLE in sources else 0.0),
-        megapixels=enlarging.pixels / 1e6,
+        upscale_seconds=sight.enlarging,
+        detect_seconds=sight.detecting + (split.full.seconds if WHOLE in sources else 0.0),
+        megapixels=sight.pixels / 1e6,
         calibration=calibration,
         trust=trusted,
     )
@@ -254,33 +248,22 @@ def run_arm(
 
 def _look(
     title: str,
+    *,
     spec: str,
     split: Split,
     rules: Rules,
     upscaler: Upscaler | None,
-    clocks: tuple[_Clock, _Clock],
-) -> dict[str, Found]:
-    """What the sources of an arm found, not merged."""
+    again: Opener | None,
+) -> tuple[Sight, dict[str, Found]]:
+    """What the sources of an arm found, not merged, and what its windows took."""
     if spec == NONE:
-        return {WHOLE: split.full.found}
-    pictures = split.pictures
-    source, reduction = (
-        (pictures.original, 1) if spec == ORIGINAL else (pictures.given, pictures.reduction)
+        return Sight({}), {WHOLE: split.full.found}
+    look = Look(split.pictures, split.plan, rules.batch_size, original=spec == ORIGINAL)
+    sight = look_at_all(
+        look, (rules.detector, upscaler), rules.looking, title=title, spec=spec, again=again
     )
-    enlarging, detecting = clocks
-    with bar(f"arm {title}", sum(map(len, split.plan.windows.values()))) as advance:
-        seen = see_windows(
-            pictures.each(source),
-            split.plan,
-            enlarging.around(upscaler or _as_it_is),  # type: ignore[arg-type]
-            detecting.around(rules.detector),  # type: ignore[arg-type]
-            scale=upscaler.scale if upscaler else 1,
-            reduction=reduction,
-            batch_size=rules.batch_size,
-            progress=advance,
-        )
-    inside = {image: rules.join.cut.apply(each) for image, each in seen.items()}
-    return {WINDOWS: inside} | ({WHOLE: split.full.found} if rules.join.full else {})
+    inside = {image: rules.join.cut.apply(each) for image, each in sight.seen.items()}
+    return sight, {WINDOWS: inside} | ({WHOLE: split.full.found} if rules.join.full else {})
 
 
 def _joined(image: int, sources: Mapping[str, Found], join: Join) -> Detections:
@@ -289,7 +272,3 @@ def _joined(image: int, sources: Mapping[str, Found], join: Join) -> Detections:
         return sources[WHOLE][image]
     full = sources[WHOLE][image] if WHOLE in sources else None
     return join.gate.join(sources[WINDOWS][image], full)
-
-
-def _as_it_is(windows: Tensor) -> Tensor:
-    return windows

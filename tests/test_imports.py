@@ -19,7 +19,8 @@ LIGHTNING = (
 )  # fmt: skip
 DOORS = {
     "mlflow": ("pipeline/tracking.py",),
-    "ray": ("pipeline/tune.py",),
+    # sweeps; and work shared among workers, whatever it is
+    "ray": ("pipeline/spread.py", "pipeline/tune.py"),
     "webdataset": ("pipeline/samples.py", "pipeline/shards.py", "pipeline/stream.py"),
     "pyvips": ("pipeline/encode.py", "pipeline/raster.py"),
     "pycocotools": ("detection/coco.py",),

@@ -1,0 +1,1 @@
+"""Annotation files of other kinds than COCO, one file a kind: text in, marks in pixels out."""
