@@ -6,10 +6,9 @@ SRDET_PEERS_PYTHON; the published weights, where SRDET_DATA is set, take the pla
 
 import contextlib
 import os
-import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 from PIL import Image
 
 from benchmarks.clock import medians
-from benchmarks.served import Served
+from benchmarks.served import Served, interleaved
 from pipeline.world import best_precision
 from sr_module import build, upscale
 
@@ -48,7 +47,8 @@ def _beside_realesrgan(peers: str | None) -> Iterator[tuple[str, str]]:
         if peers:
             for name, tile in (("realesrgan, untiled", "0"), ("realesrgan, tiles of 256", "256")):
                 works[name] = begin(peers, "benchmarks.enlarge_realesrgan", tile)
-        seconds = _interleaved(works)
+        taken = interleaved(works, rounds=ROUNDS)
+        seconds = {name: each.seconds for name, each in taken.items()}
         pixels = PICTURES * 16 * WIDTH * HEIGHT / 1e6
         ours = seconds["srdet upscale"]
         for name, value in seconds.items():
@@ -64,12 +64,6 @@ def _begin(
     out = root / "-".join((module, *more))
     words = ["-m", module, str(weights), str(root / "in"), str(out), *more]
     return stack.enter_context(Served(python, words, threads=THREADS))
-
-
-def _interleaved(works: Mapping[str, Served]) -> dict[str, float]:
-    """Median seconds by each process's own clock, over interleaved rounds after one to warm up."""
-    rounds = [{name: work.round() for name, work in works.items()} for _ in range(ROUNDS + 1)][1:]
-    return {name: statistics.median(seconds[name] for seconds in rounds) for name in works}
 
 
 def _write_pictures(folder: Path) -> None:

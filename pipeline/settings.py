@@ -25,6 +25,8 @@ class RunSettings:
         best: validation metric, "val/psnr_y" or "val/ssim_y"; the best network by it is kept as
             best.safetensors. null keeps none.
         log_every: steps between two points of the training curves.
+        profile: so many steps are divided into phases, for a table and a picture of where a step's
+            time goes; 0 for none.
         pictures: validation pictures logged as strips at each validation.
     """
 
@@ -36,6 +38,7 @@ class RunSettings:
     keep_last: int = 2
     best: str | None = "val/psnr_y"
     log_every: int = 50
+    profile: int = 0
     pictures: int = 4
 
     def __post_init__(self) -> None:
@@ -46,3 +49,5 @@ class RunSettings:
         for name in ("checkpoint_every", "keep_last", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; it must be 1 or more")
+        if self.profile < 0:
+            raise ValueError(f"run.profile is {self.profile}; it must be 0 steps or more")

@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.callbacks import Callback
 
-from pipeline import tracking
+from pipeline import profiling, tracking
 from pipeline.addresses import without_credentials
 from pipeline.checkpoints import LAST, check_space, sweep
 from pipeline.data import ShardData
@@ -57,7 +57,7 @@ class Setup:
 def main(words: list[str]) -> None:
     """The command: ``fit`` (the default) or ``validate``."""
     verb, rest = (words[0], words[1:]) if words[:1] in (["fit"], ["validate"]) else ("fit", words)
-    setup = configured(rest)
+    setup = configured(profiling.spelled_out(rest))
     if verb == "validate":
         for name, score in validate(setup).items():
             console.print(f"{name} {score:.4f}", highlight=False)
@@ -117,6 +117,9 @@ def fit(
         pictures = ValidationPictures(recorder, settings.pictures)
         shown = [best, pictures, *show("training", lambda: best.best), *watching]
         trainer.callbacks += [*shown, *keeping]  # type: ignore[attr-defined]
+        if settings.profile:
+            tell_profile = partial(profiling.tell, folder=settings.out, run=run)
+            trainer.profiler = profiling.StepProfile(settings.profile, done=tell_profile)  # type: ignore[attr-defined]
         _train(setup, checkpoint)
         return _finish(setup, run, counted, best.best)
 
@@ -124,6 +127,8 @@ def fit(
 def _prepare(setup: Setup) -> None:
     """What is to be found out before the first step rather than after hours."""
     settings = setup.settings
+    if settings.profile:
+        profiling.check_long_enough(setup.trainer.max_steps)
     sweep(settings.out)
     check_space(settings.out, setup.model, keep=settings.keep_last)
     settings.out.mkdir(parents=True, exist_ok=True)
