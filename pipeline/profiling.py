@@ -131,8 +131,8 @@ def _phase(name: str) -> str | None:
 def _now() -> Any:  # noqa: ANN401 (a time, or an event that will know it)
     if not torch.cuda.is_available():
         return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()  # type: ignore[no-untyped-call]
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
     return event
 
 
