@@ -7,10 +7,8 @@ resolution follows by the project's one definition (``sr_module.degrade``). Step
 
 import logging
 import random
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +18,7 @@ from torch.utils.data import DataLoader
 from pipeline.cache import Cache
 from pipeline.damage import Damage, Skipped
 from pipeline.index import Index, Opener, Shard, load_index, open_shard
+from pipeline.loaders import Loader, TrainLoader, reading
 from pipeline.samples import ShardReader
 from pipeline.stream import TrainStream, ValStream
 from pipeline.transfer import Retry, is_remote
@@ -34,9 +33,14 @@ GIB = 2**30
 class ShardData(pl.LightningDataModule):
     """Training and validation batches ``(lr, hr)`` from the shards that ``srdet shards`` wrote.
 
+    For a network of several frames ``lr`` is a clip and ``hr`` its middle frame.
+
     Args:
         shards: folder or address (http, https, s3, gs, ...) that holds index.json.
         scale: enlargement the network is trained for; hr is cut to its multiples.
+        frames: that the network reads; 1 or as many as the clips of the shards have, or fewer.
+        repeat_still: whether a network of several frames may be given shards of single pictures,
+            each repeated as if nothing moved.
         batch_size: crops a step and rank.
         crop: side of an hr crop in pixels.
         steps_per_epoch: training steps between two validations.
@@ -58,6 +62,8 @@ class ShardData(pl.LightningDataModule):
         shards: str,
         *,
         scale: int = 4,
+        frames: int = 1,
+        repeat_still: bool = False,
         batch_size: int = 16,
         crop: int = 96,
         steps_per_epoch: int = 1000,
@@ -75,6 +81,7 @@ class ShardData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.shards, self.batch_size, self.crop, self.scale = shards, batch_size, crop, scale
+        self.frames, self.repeat_still = frames, repeat_still
         self.steps_per_epoch, self.crops_per_picture = steps_per_epoch, crops_per_picture
         self.workers, self.shuffle_buffer, self.val_limit = workers, shuffle_buffer, val_limit
         self.degradation = degradation or Degradation(scale)
@@ -123,8 +130,27 @@ class ShardData(pl.LightningDataModule):
                 f"data.crop {self.crop} is larger than the pieces of {cut} pixels in "
                 f"'{self.shards}'; lower data.crop, or write larger pieces with: srdet shards --cut"
             )
+        self._check_frames(self.index.frames)
         self._check_cache(self.index)
         self._damage = {}
+
+    def _check_frames(self, stored: int) -> None:
+        write = f"write clips with: srdet shards --frames {self.frames}"
+        if stored == 1 and self.frames > 1 and not self.repeat_still:
+            raise ValueError(
+                f"'{self.shards}' holds single pictures, the network reads {self.frames} frames; "
+                f"{write}, or have each picture repeated with --data.repeat_still true"
+            )
+        if stored > 1 and self.frames == 1:
+            raise ValueError(
+                f"'{self.shards}' holds clips of {stored} frames, the network reads single "
+                "pictures; write the frames as pictures: srdet shards without --frames"
+            )
+        if 1 < stored < self.frames:
+            raise ValueError(
+                f"'{self.shards}' holds clips of {stored} frames, the network reads {self.frames}; "
+                f"{write}"
+            )
 
     def _check_cache(self, index: Index) -> None:
         sizes = [shard.bytes for split in index.splits.values() for shard in split.shards]
@@ -145,6 +171,7 @@ class ShardData(pl.LightningDataModule):
             self._reader("train"),
             batch_size=self.batch_size,
             crop=self.crop,
+            frames=self.frames,
             batches=self.steps_per_epoch,
             crops_per_picture=self.crops_per_picture,
             buffer=self.shuffle_buffer,
@@ -152,15 +179,21 @@ class ShardData(pl.LightningDataModule):
             rank=self._rank(),
             world=self._world(),
         )
-        reading = _reading(self.workers, pin_memory=self.pin_memory)
-        return _TrainLoader(stream, reading, self._position)
+        how = reading(self.workers, pin_memory=self.pin_memory)
+        return TrainLoader(stream, how, self._position)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Validation pictures, one a batch, each read by exactly one rank."""
         reader = self._reader("val")
-        stream = ValStream(reader, rank=self._rank(), world=self._world(), limit=self.val_limit)
-        reading = _reading(min(self.workers, 1), pin_memory=self.pin_memory)
-        return _Loader(stream, batch_size=1, **reading)
+        stream = ValStream(
+            reader,
+            frames=self.frames,
+            rank=self._rank(),
+            world=self._world(),
+            limit=self.val_limit,
+        )
+        how = reading(min(self.workers, 1), pin_memory=self.pin_memory)
+        return Loader(stream, batch_size=1, **how)
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """uint8 ``hr`` on the device -> ``(lr, hr)`` float32 in [0, 1].
@@ -169,7 +202,11 @@ class ShardData(pl.LightningDataModule):
         """
         hr = crop_to_multiple(batch, self.scale).float().div_(255)
         noise = torch.Generator(hr.device).manual_seed(self._noise_seed())
-        return self.degradation(hr, noise), hr
+        if hr.ndim == 4:
+            lr = self.degradation(hr, noise)
+            return (lr if self.frames == 1 else _repeated(lr, self.frames)), hr
+        lr = self.degradation(hr.flatten(0, 1), noise)
+        return lr.view(*hr.shape[:2], *lr.shape[1:]), hr[:, self.frames // 2]
 
     def _noise_seed(self) -> int:
         training = self.trainer is not None and self.trainer.training
@@ -231,7 +268,13 @@ class ShardData(pl.LightningDataModule):
         shards = self._shards_of(name)
         if name not in self._damage:
             self._damage[name] = Damage(shards, most=self.max_bad_share, world=self._world())
-        return ShardReader(shards, opener=self._opener(), damage=self._damage[name])
+        assert self.index is not None
+        return ShardReader(
+            shards,
+            opener=self._opener(),
+            damage=self._damage[name],
+            frames=self.index.frames,
+        )
 
     def _opener(self) -> Opener:
         fetch = partial(open_shard, retry=self.retry)
@@ -259,44 +302,6 @@ class ShardData(pl.LightningDataModule):
         return self.trainer.world_size if self.trainer else 1
 
 
-class _Loader(DataLoader[Tensor]):
-    """Says in one sentence what a reader process ended with."""
-
-    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
-        try:
-            yield from super().__iter__()
-        except (ValueError, OSError) as error:
-            raise type(error)(_sentence(str(error))) from error
-
-
-class _TrainLoader(_Loader):
-    """Tells its stream, at the start of every pass, where the trainer stands."""
-
-    def __init__(
-        self,
-        stream: TrainStream,
-        reading: dict[str, Any],
-        position: Callable[[], tuple[int, int]],
-    ) -> None:
-        super().__init__(stream, batch_size=None, **reading)
-        self.stream, self.position = stream, position
-
-    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
-        self.stream.epoch, self.stream.skip = self.position()
-        return super().__iter__()
-
-
-def _sentence(said: str) -> str:
-    """An error's own words, without the traceback that torch puts before those of a reader."""
-    lines = said.splitlines()
-    return lines[-1].partition(": ")[2] if len(lines) > 1 else said
-
-
-def _reading(workers: int, *, pin_memory: bool) -> dict[str, Any]:
-    return {
-        "num_workers": workers,
-        "pin_memory": pin_memory and torch.cuda.is_available(),
-        # fork is Linux's default up to Python 3.13 and starts in milliseconds; the readers use no
-        # threads.
-        "multiprocessing_context": "fork" if workers else None,
-    }
+def _repeated(lr: Tensor, frames: int) -> Tensor:
+    """Stills ``(B, C, H, W)`` as clips ``(B, frames, C, H, W)`` in which nothing moves."""
+    return lr.unsqueeze(1).expand(-1, frames, -1, -1, -1)

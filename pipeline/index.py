@@ -49,6 +49,8 @@ class Index:
     skipped: list[dict[str, str]]
     fingerprints: list[str] = field(default_factory=list)
     """Of all pictures, see ``pipeline.fingerprints``; older sets have none."""
+    frames: int = 1
+    """Of each sample: one picture, or a clip."""
 
     def digest(self) -> str:
         """One sha256 over all shards: the data's name in a run's tags."""
@@ -87,7 +89,7 @@ def _parse(raw: dict[str, Any]) -> Index:
     categories = {int(key): value for key, value in raw["categories"].items()}
     return Index(
         raw["format"], raw["source"], raw["cut"], categories, splits, raw["skipped"],
-        raw.get("fingerprints", []),
+        raw.get("fingerprints", []), raw.get("frames", 1),
     )  # fmt: skip
 
 

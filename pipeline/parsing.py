@@ -33,6 +33,7 @@ class TrainCLI(LightningCLI):
         """The run's own settings; the data are made for the network's scale."""
         parser.add_class_arguments(RunSettings, "run")
         parser.link_arguments("model.init_args.scale", "data.scale")
+        parser.link_arguments("model", "data.frames", compute_fn=_frames, apply_on="instantiate")
         parser.link_arguments("run.log_every", "trainer.log_every_n_steps")
         # Where SLURM stops a job, Lightning leaves its checkpoint there, and later looks for it.
         parser.link_arguments("run.out", "trainer.default_root_dir", compute_fn=str)
@@ -90,6 +91,10 @@ def _cli(arguments: list[str]) -> TrainCLI:
         args=arguments,
         seed_everything_default=0,
     )
+
+
+def _frames(model: SRTraining) -> int:
+    return model.net.frames
 
 
 def _asks_help(words: list[str]) -> bool:

@@ -26,14 +26,14 @@ class Cut:
 
 
 def cuts(picture: Tensor, *, size: int, step: int) -> Iterator[Cut]:
-    """Square pieces of a ``(3, H, W)`` picture that cover it; the last ones are shifted inside."""
+    """Square pieces of a picture ``(..., H, W)`` that cover it; the last are shifted inside."""
     height, width = picture.shape[-2:]
     if not size or (height <= size and width <= size):
         yield Cut(0, 0, picture)
         return
     for y in _starts(height, size, step):
         for x in _starts(width, size, step):
-            yield Cut(x, y, picture[:, y : y + size, x : x + size])
+            yield Cut(x, y, picture[..., y : y + size, x : x + size])
 
 
 def _starts(length: int, size: int, step: int) -> list[int]:

@@ -33,6 +33,7 @@ class ShardReader:
         shards: path or address of each shard, with what the index says of it.
         opener: opens them.
         damage: where is counted what cannot be used.
+        frames: of each sample: one picture, or a clip.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class ShardReader:
         *,
         opener: Opener = open_shard,
         damage: Damage | None = None,
+        frames: int = 1,
     ) -> None:
-        self.shards, self.opener = shards, opener
+        self.shards, self.opener, self.frames = shards, opener, frames
         self.damage = damage or Damage(shards)
 
     def read(self, place: str) -> Iterator[Sample]:
@@ -87,23 +89,31 @@ class ShardReader:
         """The first ``rows`` of a sample's picture, or all; None where it is damaged (counted).
 
         Returns:
-            uint8 ``(3, rows, W)``.
+            uint8 ``(3, rows, W)``, or a clip, always whole, ``(frames, 3, H, W)``.
 
         Raises:
             ValueError: too much is damaged.
         """
         place, number = sample["__url__"], sample[NUMBER]
         try:
-            picture = decode_png(sample["png"], rows=rows)
+            picture = decode_png(sample["png"], rows=rows if self.frames == 1 else None)
         except DamagedPNGError as error:
             self.damage.damaged(place, number, f"sample {sample['__key__']} ({error})")
             return None
         self.damage.good(place, number)
-        return picture
+        if self.frames == 1:
+            return picture
+        height, width = self.size(sample)
+        return picture.view(3, self.frames, height, width).transpose(0, 1)
+
+    def size(self, sample: Sample) -> tuple[int, int]:
+        """Height and width that a sample's picture, or each frame of its clip, claims."""
+        height, width = png_size(sample["png"])
+        return height // self.frames, width
 
     def holds(self, sample: Sample, crop: int) -> bool:
         """Whether a sample's picture claims no side below ``crop``; counted where it does."""
-        height, width = png_size(sample["png"])
+        height, width = self.size(sample)
         if min(height, width) >= crop:
             return True
         place, number, said = sample["__url__"], sample[NUMBER], f"sample {sample['__key__']}"

@@ -3,16 +3,15 @@ r"""``srdet shards``: pictures become WebDataset shards with an index.
     srdet shards --images photos/ --out shards/ --cut 480 --step 240
     srdet shards --images drone/images --coco drone/annotations.json --out shards/ \
         --source "HIT-UAV, CC BY 4.0"
+    srdet shards --images videos/ --out shards/ --frames 5 --cut 192 --step 192
 
 A sample is ``KEY.png`` (8-bit RGB, lossless) and ``KEY.json`` (source file, place of the cut,
-boxes). The split into train and val is by picture, never by cut, so no part of a val picture is
+boxes). With ``--frames`` it is a clip of videos or of folders of frames, its frames one below the
+other. The split into train and val is by picture, never by cut, so no part of a val picture is
 seen in training. ``index.json`` names every shard with its samples, bytes and sha256, and every
 picture by a fingerprint, so that no study tests a network on pictures it has learnt from unnoticed.
 """
 
-import contextlib
-import hashlib
-import io
 import json
 import logging
 import math
@@ -20,21 +19,21 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import webdataset
-from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
 from detection.truth import CocoSet, read_coco
 from pipeline.files import atomic_folder
 from pipeline.fingerprints import fingerprint
-from pipeline.index import FORMAT, INDEX, Index, Shard, Split
+from pipeline.footage import footage_in, write_footage
+from pipeline.index import FORMAT, INDEX, Index
 from pipeline.options import run_function
 from pipeline.pictures import MAX_PIXELS, PictureError, find_pictures, read_picture
-from pipeline.pieces import Box, Cut, boxes_inside, cuts
+from pipeline.pieces import Box, boxes_inside, cuts
 from pipeline.progress import bar
+from pipeline.shard_writer import ShardWriter
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +50,8 @@ def shards(
     coco: Path | None = None,
     cut: int = 480,
     step: int = 240,
+    frames: int = 1,
+    frame_step: int | None = None,
     shard_mb: float = 256.0,
     val: float = 0.05,
     seed: int = 0,
@@ -58,16 +59,20 @@ def shards(
     max_pixels: int = MAX_PIXELS,
     overwrite: bool = False,
 ) -> Index:
-    """Writes WebDataset shards from folders of pictures or from a COCO set.
+    """Writes WebDataset shards from folders of pictures, from videos, or from a COCO set.
 
     Args:
-        images: folders (all levels) or files.
+        images: folders (all levels) or files; for clips, videos and folders of frames.
         out: folder for the shards and index.json.
         coco: COCO annotation file; its pictures are looked up in the one images folder.
         cut: side of the square pieces in pixels; 0 keeps pictures whole.
         step: distance of neighbouring pieces in pixels.
+        frames: frames of a clip; 1 makes shards of single pictures.
+        frame_step: frames from the beginning of a clip to that of the next; their length without
+            it, so that each frame is in one clip.
         shard_mb: a shard is closed when it passes this size.
-        val: share of the pictures that goes to the val split, whole pictures, at least one above 0.
+        val: share of the pictures (or videos) that goes to the val split, whole, at least one
+            above 0.
         seed: of the split.
         source: where the pictures come from and under which licence; kept in the index.
         max_pixels: larger pictures are skipped and counted.
@@ -77,19 +82,25 @@ def shards(
         The index, as written.
     """
     _check(cut=cut, step=step, val=val, shard_mb=shard_mb)
+    _check_clips(frames, frame_step, coco)
     truth = read_coco(coco) if coco else None
-    files = _files_of(truth, images) if truth else _files_in(images)
+    files = _files_of(truth, images) if truth else _files_in(images, clips=frames > 1)
     _check_out(out, [*files, *([coco] if coco else [])], overwrite=overwrite)
     categories = truth.categories if truth else {}
-    index = Index(FORMAT, source, {"size": cut, "step": step}, categories, {}, [])
+    index = Index(FORMAT, source, {"size": cut, "step": step}, categories, {}, [], frames=frames)
     with (
         atomic_folder(out, overwrite=overwrite) as folder,
         bar("writing shards", len(files)) as advance,
     ):
         for name, members in split_pictures(list(files), val=val, seed=seed).items():
-            with _Writer(folder, name, limit=int(shard_mb * 2**20)) as writer:
+            with ShardWriter(folder, name, limit=int(shard_mb * 2**20)) as writer:
                 for path in members:
-                    _write_picture(writer, files[path], index, max_pixels=max_pixels)
+                    if frames > 1:
+                        every = frame_step or frames
+                        named = path, files[path].name
+                        write_footage(writer, *named, index, step=every, max_pixels=max_pixels)
+                    else:
+                        _write_picture(writer, files[path], index, max_pixels=max_pixels)
                     advance(1)
             index.splits[name] = writer.split
         if not index.splits["train"].samples:
@@ -110,6 +121,18 @@ def _check(*, cut: int, step: int, val: float, shard_mb: float) -> None:
         raise ValueError(f"--val {val}: a share from 0 to below 1")
     if not 0 < shard_mb < math.inf:
         raise ValueError(f"--shard_mb {shard_mb}: a size above 0")
+
+
+def _check_clips(frames: int, frame_step: int | None, coco: Path | None) -> None:
+    if frames < 1 or (frames > 1 and frames % 2 == 0):
+        raise ValueError(
+            f"--frames {frames}: clips have 3, 5 or another odd number of frames, so that one is "
+            "in the middle; 1 makes shards of pictures"
+        )
+    if frame_step is not None and (frame_step < 1 or frames == 1):
+        raise ValueError(f"--frame_step {frame_step}: 1 or more, and only with --frames")
+    if coco and frames > 1:
+        raise ValueError("--coco is of single pictures; leave out --frames")
 
 
 def _check_out(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
@@ -138,7 +161,9 @@ class PictureFile:
     boxes: tuple[Box, ...] | None = None
 
 
-def _files_in(images: Sequence[Path]) -> dict[Path, PictureFile]:
+def _files_in(images: Sequence[Path], *, clips: bool) -> dict[Path, PictureFile]:
+    if clips:
+        return {path: PictureFile(path, name) for path, name in footage_in(images).items()}
     roots = [path if path.is_dir() else path.parent for path in images]
     found = {}
     for path in find_pictures(images):
@@ -179,52 +204,9 @@ def split_pictures(paths: Sequence[Path], *, val: float, seed: int) -> dict[str,
     return {"train": sorted(order[held:]), "val": sorted(order[:held])}
 
 
-class _Writer:
-    """Writes one split, shard after shard, with the digest of each."""
-
-    def __init__(self, folder: Path, name: str, *, limit: int) -> None:
-        self.folder, self.name, self.limit = folder, name, limit
-        self.split = Split()
-        self._buffer: io.BufferedWriter | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Finishes the last shard; after an error it is only let go, the folder is thrown away."""
-        if error is None:
-            self._finish()
-        elif self._buffer is not None:
-            for opened in (self._tar, self._buffer):
-                with contextlib.suppress(OSError):  # on a full disk, closing fails once more
-                    opened.close()
-
-    def write(self, key: str, png: bytes, meta: dict[str, Any]) -> None:
-        if self._buffer is None:
-            self._path = self.folder / f"{self.name}-{len(self.split.shards):06d}.tar"
-            self._buffer = self._path.open("wb")
-            # A fixed time makes equal input give equal bytes, so that the digest names the data.
-            self._tar = webdataset.TarWriter(self._buffer, mtime=0)
-            self._samples = 0
-        self._tar.write({"__key__": key, "png": png, "json": json.dumps(meta).encode()})
-        self._samples += 1
-        if self._buffer.tell() >= self.limit:
-            self._finish()
-
-    def _finish(self) -> None:
-        if self._buffer is None:
-            return
-        self._tar.close()
-        self._buffer.close()
-        self._buffer = None
-        with self._path.open("rb") as written:
-            digest = hashlib.file_digest(written, "sha256").hexdigest()
-        size = self._path.stat().st_size
-        self.split.shards.append(Shard(self._path.name, self._samples, size, digest))
-        self.split.samples += self._samples
-
-
-def _write_picture(writer: _Writer, file: PictureFile, index: Index, *, max_pixels: int) -> None:
+def _write_picture(
+    writer: ShardWriter, file: PictureFile, index: Index, *, max_pixels: int
+) -> None:
     try:
         picture = _read(file, max_pixels)
     except (PictureError, FileNotFoundError) as error:
@@ -238,7 +220,7 @@ def _write_picture(writer: _Writer, file: PictureFile, index: Index, *, max_pixe
         if file.boxes is not None:
             meta["boxes"] = boxes_inside(file.boxes, piece)
         key = f"{writer.name}{writer.split.pictures:06d}_{piece.y}_{piece.x}"
-        writer.write(key, _png(piece), meta)
+        writer.write(key, piece.picture, meta)
 
 
 def _read(file: PictureFile, max_pixels: int) -> Tensor:
@@ -256,13 +238,6 @@ def _read(file: PictureFile, max_pixels: int) -> Tensor:
     return picture
 
 
-def _png(piece: Cut) -> bytes:
-    encoded = io.BytesIO()
-    # Level 1: a tenth larger than level 6 and several times faster to write.
-    Image.fromarray(piece.picture.permute(1, 2, 0).numpy()).save(encoded, "PNG", compress_level=1)
-    return encoded.getvalue()
-
-
 def _nothing_readable(index: Index) -> str:
     reasons = "; ".join(skip["reason"] for skip in index.skipped[:3])
     return f"no picture could be read, so no shards were written ({reasons})"
@@ -270,10 +245,11 @@ def _nothing_readable(index: Index) -> str:
 
 def _tell(index: Index, out: Path, *, mended: Sequence[str]) -> None:
     lines = []
+    what = "pictures" if index.frames == 1 else f"videos, {index.frames} frames each,"
     for name, split in index.splits.items():
         size = sum(shard.bytes for shard in split.shards) / 2**20
         lines.append(
-            f"{name}: {split.samples} samples of {split.pictures} pictures in "
+            f"{name}: {split.samples} samples of {split.pictures} {what} in "
             f"{len(split.shards)} shards, {size:.1f} MiB"
         )
     if index.skipped:

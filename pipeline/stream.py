@@ -11,21 +11,21 @@ all readers. What the index promises and a shard does not give is skipped and co
 import itertools
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import webdataset
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline.samples import Sample, ShardReader, png_size
+from pipeline.samples import Sample, ShardReader
 
 TRIES = 256
 """So many samples are looked at for one that can be used before a stream gives up."""
 
 
 class TrainStream(IterableDataset[Tensor]):
-    """An epoch of uint8 ``hr`` batches ``(B, 3, crop, crop)``.
+    """An epoch of uint8 ``hr`` batches: ``(B, 3, crop, crop)``, of clips ``(B, frames, 3, ...)``.
 
     ``crops_per_picture`` crops are cut from each decoded picture and dealt to as many consecutive
     batches, so that decoding, the wall of most runs, is paid once for them; of a picture no row
@@ -39,6 +39,7 @@ class TrainStream(IterableDataset[Tensor]):
         batch_size: int,
         crop: int,
         batches: int,
+        frames: int = 1,
         crops_per_picture: int = 1,
         buffer: int = 256,
         seed: int = 0,
@@ -50,6 +51,7 @@ class TrainStream(IterableDataset[Tensor]):
         super().__init__()
         self.reader = reader
         self.batch_size, self.crop, self.batches = batch_size, crop, batches
+        self.frames = frames
         self.crops_per_picture, self.buffer = crops_per_picture, buffer
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch, self.skip = epoch, skip
@@ -95,13 +97,15 @@ class TrainStream(IterableDataset[Tensor]):
         return filled
 
     def _crops(self, sample: Sample, rng: random.Random) -> list[Tensor]:
-        """Crops of a sample, each ``(3, crop, crop)``; none where it cannot be used."""
+        """Crops of a sample, each ``(..., 3, crop, crop)``; none where it cannot be used."""
         if not self.reader.holds(sample, self.crop):
             return []
-        height, width = png_size(sample["png"])
+        height, width = self.reader.size(sample)
         windows = [
             draw_window(height, width, self.crop, rng) for _ in range(self.crops_per_picture)
         ]
+        if self.reader.frames > 1:
+            windows = [draw_frames(w, self.reader.frames, self.frames, rng) for w in windows]
         rows = max(window.y for window in windows) + self.crop
         picture = self.reader.decode(sample, rows=rows)
         return [] if picture is None else [window.of(picture) for window in windows]
@@ -157,13 +161,22 @@ class TrainStream(IterableDataset[Tensor]):
 
 
 class ValStream(IterableDataset[Tensor]):
-    """Whole uint8 pictures ``(3, H, W)``, each exactly once over all ranks and workers."""
+    """Whole uint8 pictures ``(3, H, W)``, each exactly once over all ranks and workers.
+
+    Of clips the middle ``frames`` are read, ``(frames, 3, H, W)``.
+    """
 
     def __init__(
-        self, reader: ShardReader, *, rank: int = 0, world: int = 1, limit: int | None = None
+        self,
+        reader: ShardReader,
+        *,
+        frames: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        limit: int | None = None,
     ) -> None:
         super().__init__()
-        self.reader = reader
+        self.reader, self.frames = reader, frames
         self.rank, self.world, self.limit = rank, world, limit
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -173,7 +186,13 @@ class ValStream(IterableDataset[Tensor]):
             if self.limit is not None and number >= self.limit:
                 return
             if number % readers == mine and (picture := self.reader.decode(sample)) is not None:
-                yield picture
+                yield self._middle(picture)
+
+    def _middle(self, picture: Tensor) -> Tensor:
+        if self.reader.frames == 1:
+            return picture
+        first = (self.reader.frames - self.frames) // 2
+        return picture[first : first + self.frames]
 
     def _places(self) -> Iterator[str]:
         """The shards that hold what is asked for; a limit leaves the others unread."""
@@ -192,19 +211,28 @@ def _worker() -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Window:
-    """Where a crop lies, and in which of its eight orientations it is taken."""
+    """Where a crop lies, and in which of its eight orientations it is taken.
+
+    Of a clip also which frames, and whether time runs backwards.
+    """
 
     y: int
     x: int
     size: int
     turns: int
     flip: bool
+    frames: tuple[int, int] = (0, 1)
+    """First and one past the last, of a clip."""
+    backwards: bool = False
 
     def of(self, picture: Tensor) -> Tensor:
-        """The crop ``(C, size, size)`` of a picture ``(C, H, W)``."""
-        crop = picture[:, self.y : self.y + self.size, self.x : self.x + self.size]
-        crop = torch.rot90(crop, self.turns, (1, 2))
-        return crop.flip(2) if self.flip else crop
+        """The crop ``(..., C, size, size)`` of a picture ``(..., C, H, W)``."""
+        if picture.ndim == 4:
+            picture = picture[slice(*self.frames)]
+            picture = picture.flip(0) if self.backwards else picture
+        crop = picture[..., self.y : self.y + self.size, self.x : self.x + self.size]
+        crop = torch.rot90(crop, self.turns, (-2, -1))
+        return crop.flip(-1) if self.flip else crop
 
 
 def draw_window(height: int, width: int, size: int, rng: random.Random) -> Window:
@@ -212,3 +240,9 @@ def draw_window(height: int, width: int, size: int, rng: random.Random) -> Windo
     y, x = rng.randint(0, height - size), rng.randint(0, width - size)
     turns, flip = divmod(rng.randrange(8), 2)
     return Window(y, x, size, turns, bool(flip))
+
+
+def draw_frames(window: Window, stored: int, frames: int, rng: random.Random) -> Window:
+    """The window with ``frames`` of the ``stored`` ones of a clip, forwards or backwards."""
+    first = rng.randint(0, stored - frames)
+    return replace(window, frames=(first, first + frames), backwards=rng.random() < 0.5)

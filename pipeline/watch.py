@@ -174,7 +174,7 @@ def strip(model: SRTraining, lr: Tensor, hr: Tensor) -> Tensor:
     scale = model.net.scale
     side = min(STRIP_SIDE // scale, *lr.shape[-2:])
     y, x = (lr.shape[-2] - side) // 2, (lr.shape[-1] - side) // 2
-    small = lr[:1, :, y : y + side, x : x + side]
+    small = model.net.middle(lr[:1])[..., y : y + side, x : x + side]
     big = (
         slice(0, 1),
         slice(None),

@@ -13,7 +13,7 @@ class SRNet(nn.Module):
 
     ``lr`` is ``(B, channels, H, W)`` RGB float32 in [0, 1]; ``sr`` is ``(B, channels, scale * H,
     scale * W)`` in about the same range (``upscale`` clamps). A network that reads several frames
-    takes ``(B, frames, channels, H, W)``.
+    takes ``(B, frames, channels, H, W)`` and enlarges the middle one.
     """
 
     scales: ClassVar[tuple[int, ...]] = (2, 3, 4)
@@ -36,6 +36,10 @@ class SRNet(nn.Module):
     """Name in ``ARCHS``, set by ``build``; empty for a network that ``build`` did not make."""
     arch_args: Mapping[str, object] = {}
     """Every argument that ``build`` passed besides the scale, defaults included."""
+
+    def middle(self, lr: Tensor) -> Tensor:
+        """The picture that is enlarged: of several frames the middle one, else ``lr`` itself."""
+        return lr if self.frames == 1 else lr[:, self.frames // 2]
 
     def loss(self, lr: Tensor, hr: Tensor, criterion: Criterion) -> Tensor:
         """Training loss of one batch; networks with supervised intermediate outputs override it."""

@@ -20,7 +20,8 @@ from sr_module.net import SRNet
 from sr_module.resize import imresize
 
 Batch = tuple[Tensor, Tensor]
-"""``(lr, hr)``: ``(B, C, H, W)`` and ``(B, C, scale * H, scale * W)``, float32 in [0, 1]."""
+"""``(lr, hr)``: ``(B, C, H, W)``, or ``(B, frames, C, H, W)`` for a network of several frames, and
+``(B, C, scale * H, scale * W)``, which is the middle frame; float32 in [0, 1]."""
 
 
 class SRTraining(pl.LightningModule):
@@ -163,7 +164,7 @@ class SRTraining(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """PSNR and SSIM by the papers' protocol, beside bicubic on the same pictures."""
         lr, hr = batch
-        sr, bicubic = self(lr), imresize(lr, self.net.scale)
+        sr, bicubic = self(lr), imresize(self.net.middle(lr), self.net.scale)
         quality, likeness = psnr(sr, hr, self.protocol), ssim(sr, hr, self.protocol)
         baseline = psnr(bicubic, hr, self.protocol)
         self._sums += torch.stack([quality, likeness, baseline, torch.ones_like(quality)]).sum(1)

@@ -48,7 +48,9 @@ def test_a_recipe_becomes_a_run(recipe, vgg, tmp_path):
     assert setup.data.crop == asked["data"]["crop"]
     rate = arguments["optimisation"]["learning_rate"]
     assert setup.model.optimisation.learning_rate == rate
-    lr = torch.rand(1, 3, 8, 8)
+    frames = setup.data.frames
+    assert frames == setup.model.net.frames
+    lr = torch.rand((1, 3, 8, 8) if frames == 1 else (1, frames, 3, 8, 8))
     with torch.no_grad():
         assert setup.model(lr).shape == (1, 3, 8 * setup.data.scale, 8 * setup.data.scale)
 
@@ -69,6 +71,7 @@ def test_the_default_file_has_every_run_and_data_setting_once():
     of_data = set(inspect.signature(ShardData).parameters) - {
         "shards",  # has no default
         "scale",  # is the network's
+        "frames",  # so are these
     }
     assert set(default["data"]) == of_data
     for section in default.values():

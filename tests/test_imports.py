@@ -21,15 +21,16 @@ DOORS = {
     "mlflow": ("pipeline/tracking.py",),
     # sweeps; and work shared among workers, whatever it is
     "ray": ("pipeline/spread.py", "pipeline/tune.py"),
-    "webdataset": ("pipeline/samples.py", "pipeline/shards.py", "pipeline/stream.py"),
+    "webdataset": ("pipeline/samples.py", "pipeline/shard_writer.py", "pipeline/stream.py"),
     "pyvips": ("pipeline/encode.py", "pipeline/raster.py"),
+    "av": ("pipeline/video.py",),
     "pycocotools": ("detection/coco.py",),
     "pytorch_lightning": LIGHTNING,
     "spandrel": ("sr_module/checkpoint.py",),
     "lightning": (),
     "lightning_fabric": ("pipeline/launch.py",),
 }
-LAZY = ("mlflow", "ray", "pycocotools", "spandrel", "matplotlib", "onnxruntime", "pyvips")
+LAZY = ("mlflow", "ray", "pycocotools", "spandrel", "matplotlib", "onnxruntime", "pyvips", "av")
 
 
 def name(path: Path) -> str:

@@ -24,6 +24,7 @@ from sr_module.archs.rrdbnet import RRDBNet
 from sr_module.archs.srcnn import SRCNN
 from sr_module.archs.srresnet import MSRResNet, SRResNet
 from sr_module.archs.vdsr import VDSR
+from sr_module.archs.vespcn import VESPCN
 from sr_module.choice import unknown
 from sr_module.net import SRNet
 
@@ -40,6 +41,7 @@ ARCHS: dict[str, type[SRNet]] = {
     "edsr": EDSR,
     "rrdbnet": RRDBNet,
     "compact": SRVGGNetCompact,
+    "vespcn": VESPCN,
 }
 
 DISCRIMINATORS: dict[str, type[nn.Module]] = {

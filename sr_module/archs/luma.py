@@ -1,4 +1,4 @@
-"""What the networks of the Y channel share (SRCNN, FSRCNN, ESPCN, VDSR, DRCN).
+"""What the networks of the Y channel share (SRCNN, FSRCNN, ESPCN, VDSR, DRCN, VESPCN).
 
 Their papers enlarge the luma of a picture and leave the two colour channels to bicubic
 interpolation. The change of colour space is linear, and luma enters red, green and blue with one
@@ -26,8 +26,11 @@ class LumaNet(SRNet):
 
     def forward(self, lr: Tensor) -> Tensor:
         """``(B, 3, H, W) -> (B, 3, scale * H, scale * W)``."""
-        up = enlarge(lr, self.scale)
-        return up + _GAIN * (self.luma_sr(luma(lr)) - luma(up))
+        return self.with_luma(enlarge(lr, self.scale), self.luma_sr(luma(lr)))
+
+    def with_luma(self, up: Tensor, y: Tensor) -> Tensor:
+        """The enlarged picture ``(B, 3, H, W)`` with the luma ``(B, 1, H, W)`` in place of its."""
+        return up + _GAIN * (y - luma(up))
 
     def loss(self, lr: Tensor, hr: Tensor, criterion: Criterion) -> Tensor:
         """The criterion between lumas, as in the papers."""

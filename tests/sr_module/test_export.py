@@ -45,13 +45,16 @@ def narrow(arch: str, scale: int) -> SRNet:
     return net
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+OF_ONE_PICTURE = [arch for arch, kind in ARCHS.items() if build(arch, kind.scales[0]).frames == 1]
+
+
+@pytest.mark.parametrize("arch", OF_ONE_PICTURE)
 def test_every_architecture_has_an_onnx_form_of_any_size(arch):
     net = narrow(arch, ARCHS[arch].scales[0])
     assert largest_difference(net, load_onnx(to_onnx(net, provenance={}))) < 1e-5
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", OF_ONE_PICTURE)
 def test_every_architecture_has_a_torch_program_of_any_size(arch):
     net = narrow(arch, ARCHS[arch].scales[0])
     assert largest_difference(net, load_program(to_program(net, provenance={}))) < 1e-6

@@ -1,0 +1,313 @@
+"""Videos: frames in, frames out, one at a time; the only door to PyAV.
+
+PyAV rather than torchcodec: its wheels bring FFmpeg with them, and it copies sound from file to
+file. It is an optional dependency (``pip install "srdet[video]"``), imported when a video is.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.pictures import MAX_PIXELS, PictureError, check_size
+
+logger = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")
+WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""Suffixes that videos are written with; others become .mkv, which holds sound of any kind."""
+
+_HD = 720
+"""Rows from which on a video that does not say so is taken to have BT.709's colours."""
+_LONG = Fraction(3, 2)
+"""Mean intervals between two frames from which on frames are taken to be missing between them."""
+
+
+class VideoError(PictureError):
+    """A video that cannot be read; the message names the file and the cure."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame, upright."""
+
+    picture: Tensor
+    """uint8 ``(3, H, W)``."""
+    number: int
+    pts: int
+    """Time in units of the video's time base."""
+    follows: bool = True
+    """Whether it comes right after the one before; False where frames are missing."""
+
+
+class VideoReader:
+    """The frames of a video, decoded as they are asked for.
+
+    Args:
+        path: the file.
+        max_pixels: larger frames are refused.
+
+    Raises:
+        VideoError: not a video, damaged, or without pictures.
+        FileNotFoundError: no such file.
+    """
+
+    def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.path, self.max_pixels = path, max_pixels
+        self.damaged = self.missing = self.given = 0
+        self._av = _pyav(path)
+        self._container = _opened(self._av, path)
+        if not self._container.streams.video:
+            self.close()
+            raise VideoError(f"{path} has no pictures, only sound; give a video")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        context = self._stream.codec_context
+        try:
+            check_size(context.width, context.height, f"a frame of {path}", max_pixels)
+        except PictureError:
+            self.close()
+            raise
+        self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
+        self.time_base = Fraction(self._stream.time_base or 1 / self.rate)
+        self.colours = self.range = 0  # of the last frame, as FFmpeg counts them
+        self.upright = (0, 0)
+        """Height and width of the frames, known with the first."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._container.close()
+
+    @property
+    def expected(self) -> int | None:
+        """How many frames the header promises, if it does."""
+        told: int = self._stream.frames
+        if told:
+            return told
+        duration = self._container.duration
+        return round(duration / self._av.time_base * self.rate) if duration else None
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in the order in which they are shown; can be read once.
+
+        Raises:
+            VideoError: none can be read, or one has another size than those before.
+        """
+        last: int | None = None
+        step = max(1, round(1 / self.rate / self.time_base))
+        for raw in self._raw():
+            picture = self._picture(raw)
+            pts = raw.pts
+            if pts is None or (last is not None and pts <= last):
+                pts = 0 if last is None else last + step  # some containers keep no times
+            gap = 0 if last is None else pts - last
+            follows = gap * self.time_base <= _LONG / self.rate
+            if not follows:
+                self.missing += max(1, round(gap * self.time_base * self.rate) - 1)
+            yield Frame(picture, self.given, pts, follows)
+            self.given, last = self.given + 1, pts
+        if not self.given:
+            raise VideoError(f"no frame of {self.path} can be read; replace or remove it")
+
+    def remarks(self) -> list[str]:
+        """What was wrong with it, known when all is read."""
+        said = []
+        if self.damaged:
+            said.append(f"{self.damaged} damaged pieces were passed over")
+        if self.missing:
+            said.append(f"{self.missing} frames are missing (gaps between the times of others)")
+        expected = self.expected
+        if expected and self.given < 0.9 * expected - 1:
+            said.append(f"it breaks off after {self.given} of about {expected} frames")
+        return said
+
+    def _raw(self) -> Iterator[Any]:
+        """Decoded frames; a damaged packet is counted, not fatal."""
+        errors = self._av.error
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+                frames = packet.decode()
+            except StopIteration:
+                return
+            except (errors.EOFError, errors.BlockingIOError):
+                return
+            except errors.FFmpegError:
+                self.damaged += 1
+                if self.damaged > 1000:
+                    return
+                continue
+            for frame in frames:
+                self.damaged += bool(frame.is_corrupt)
+                yield frame
+
+    def _picture(self, raw: Any) -> Tensor:  # noqa: ANN401
+        """RGB by the frame's own matrix and range, turned upright."""
+        self.colours = _matrix(raw)
+        self.range = int(raw.color_range)
+        as_rgb = raw.reformat(format="rgb24", src_colorspace=self.colours, dst_color_range=2)
+        pixels = np.rot90(as_rgb.to_ndarray(), round(raw.rotation / 90) % 4)
+        size = (pixels.shape[0], pixels.shape[1])
+        if self.given and size != self.upright:
+            raise VideoError(
+                f"{self.path}: frame {self.given} is {size[1]} x {size[0]} pixels, those before "
+                f"are {self.upright[1]} x {self.upright[0]}; give each size a file of its own"
+            )
+        self.upright = size
+        return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+class VideoWriter:
+    """A video of enlarged frames with the times, colours and sound of another.
+
+    H.264 of constant quality; sound is copied, not encoded again, packet by packet as the pictures
+    come, so that memory does not grow with the length.
+
+    Args:
+        path: the file as written, of any name.
+        form: FFmpeg's name of the container, a value of ``WRITTEN``.
+        source: whose times, colours and sound it gets.
+        quality: x264's constant rate factor, 0 (lossless) to 51.
+
+    Raises:
+        VideoError: the container does not hold this kind of sound.
+    """
+
+    def __init__(self, path: Path, form: str, source: VideoReader, *, quality: int) -> None:
+        self.source, self.quality = source, quality
+        self._av = _pyav(path)
+        self._out = self._av.open(str(path), "w", format=form)
+        self._in = _opened(self._av, source.path)
+        self._form = form
+        self._encoder: Any = None
+        self._sounds: dict[Any, Any] = {}
+        self._packets: Iterator[Any] = iter(())
+        self._ahead: Any = None  # a packet that was read too early
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self._finish()
+        finally:
+            self._in.close()
+            self._out.close()
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is no sound to copy."""
+        return not self._in.streams.audio
+
+    def put(self, picture: Tensor, pts: int) -> None:
+        """Adds a frame.
+
+        Args:
+            picture: uint8 ``(3, H, W)``, of one size throughout.
+            pts: its time, in units of the source's time base.
+        """
+        if self._encoder is None:
+            self._encoder = self._start(picture)
+        self._copy_sound(until=pts * self.source.time_base)
+        pixels = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+        frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+            format=self._encoder.codec_context.pix_fmt,
+            dst_colorspace=self.source.colours,
+            src_color_range=2,
+            dst_color_range=self.source.range or 1,
+        )
+        frame.pts, frame.time_base = pts, self.source.time_base
+        self._out.mux(self._encoder.encode(frame))
+
+    def _start(self, picture: Tensor) -> Any:  # noqa: ANN401
+        height, width = picture.shape[-2:]
+        stream = self._out.add_stream("libx264", rate=self.source.rate)
+        stream.width, stream.height = width, height
+        # Halved chroma needs even sides; it is what every player shows.
+        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
+        stream.options = {"crf": str(self.quality)}
+        context = stream.codec_context
+        context.time_base = self.source.time_base
+        context.colorspace, context.color_range = self.source.colours, self.source.range or 1
+        self._add_sound()
+        return stream
+
+    def _add_sound(self) -> None:
+        """Gives each sound stream of the source a copy in the new file."""
+        for stream in self._in.streams.audio:
+            try:
+                self._sounds[stream] = self._out.add_stream_from_template(stream)
+            except ValueError as error:
+                raise VideoError(
+                    f"{self.source.path}: {self._form} does not hold its sound "
+                    f"({stream.codec_context.name}); put it into an .mkv file first"
+                ) from error
+        if self._sounds:
+            self._packets = self._in.demux(*self._sounds)
+
+    def _copy_sound(self, *, until: Fraction | None) -> None:
+        """Copies packets up to a time in seconds, or all that are left."""
+        while True:
+            packet, self._ahead = self._ahead or next(self._packets, None), None
+            if packet is None:
+                return
+            if packet.dts is None:  # the end of a stream
+                continue
+            if until is not None and packet.dts * packet.time_base > until:
+                self._ahead = packet
+                return
+            packet.stream = self._sounds[packet.stream]
+            self._out.mux(packet)
+
+    def _finish(self) -> None:
+        if self._encoder is not None:
+            self._out.mux(self._encoder.encode(None))
+        self._copy_sound(until=None)
+
+
+def _pyav(path: Path) -> ModuleType:
+    try:
+        import av
+    except ImportError as error:
+        raise VideoError(
+            f'{path}: videos need PyAV; install it with: pip install "srdet[video]"'
+        ) from error
+    import av.error
+
+    av.logging.set_level(av.logging.PANIC)  # what matters is counted and told
+    return av
+
+
+def _opened(av: ModuleType, path: Path) -> Any:  # noqa: ANN401
+    try:
+        return av.open(str(path))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no such file: {path}") from None
+    except av.error.FFmpegError as error:
+        raise VideoError(
+            f"{path} is damaged or no video ({error.strerror}); replace or remove it"
+        ) from error
+
+
+def _matrix(raw: Any) -> int:  # noqa: ANN401
+    """FFmpeg's number of the matrix between RGB and YCbCr; by the size where none is told."""
+    told = int(raw.colorspace)
+    bt709, bt601, unknown = 1, 5, 2
+    if told != unknown:
+        return told
+    return bt709 if raw.height >= _HD else bt601

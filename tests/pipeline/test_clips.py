@@ -1,0 +1,104 @@
+"""Clips: which frames stand together, and what is said of footage that cannot be used."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.clips import find_footage, frame_files, read_frames, runs, windows
+from pipeline.pictures import PictureError
+from pipeline.video import Frame
+
+
+def frames(count: int, *, missing_before: tuple[int, ...] = ()) -> list[Frame]:
+    """Frames that are known by their value."""
+    return [
+        Frame(torch.full((3, 2, 2), n, dtype=torch.uint8), n, n, n not in missing_before)
+        for n in range(count)
+    ]
+
+
+def numbers(clip: torch.Tensor) -> list[int]:
+    return clip[:, 0, 0, 0].tolist()
+
+
+def paint(path: Path, value: int = 0, size: tuple[int, int] = (8, 6)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+    return path
+
+
+def test_every_frame_has_a_window_and_the_ends_are_repeated():
+    given = list(windows(frames(4), 3, name="clip"))
+    assert [frame.number for frame, _ in given] == [0, 1, 2, 3]
+    assert [numbers(clip) for _, clip in given] == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]
+
+
+@pytest.mark.parametrize(("count", "length"), [(1, 1), (5, 1), (1, 5), (2, 5), (3, 5), (9, 5)])
+def test_windows_are_as_many_as_frames_and_hold_them_in_their_middle(count: int, length: int):
+    given = list(windows(frames(count), length, name="clip", repeat_still=True))
+    assert [numbers(clip)[length // 2] for _, clip in given] == list(range(count))
+    assert all(len(clip) == length for _, clip in given)
+
+
+def test_a_clip_shorter_than_the_window_is_named_with_the_way_out():
+    with pytest.raises(PictureError, match=r"walk has 2 frames, .* reads 5 .*repeat_still"):
+        list(windows(frames(2), 5, name="walk"))
+
+
+def test_runs_begin_a_step_apart_and_none_reaches_across_missing_frames():
+    starts = [start for start, _ in runs(frames(10), 3, step=2)]
+    assert starts == [0, 2, 4, 6]
+    given = [numbers(clip) for _, clip in runs(frames(9, missing_before=(4,)), 3, step=3)]
+    assert given == [[0, 1, 2], [4, 5, 6]]
+
+
+def test_only_a_window_of_a_long_clip_is_held_at_a_time():
+    alive = 0
+    most = 0
+
+    class Counted(torch.Tensor):
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    def coming():
+        nonlocal alive, most
+        for n in range(100):
+            picture = torch.zeros(3, 2, 2, dtype=torch.uint8).as_subclass(Counted)
+            alive += 1
+            most = max(most, alive)
+            yield Frame(picture, n, n)
+
+    for _ in windows(coming(), 5, name="long"):
+        pass
+    assert most <= 14  # of 100: a window, and what has not been let go yet
+
+
+def test_folders_count_their_frames_as_people_do(tmp_path: Path):
+    for name in ("f10.png", "f9.png", "f1.png", ".hidden.png", "notes.txt"):
+        paint(tmp_path / name) if name.endswith("png") else (tmp_path / name).write_text("")
+    assert [path.name for path in frame_files(tmp_path)] == ["f1.png", "f9.png", "f10.png"]
+
+
+def test_footage_is_every_video_and_every_folder_of_frames(tmp_path: Path):
+    paint(tmp_path / "a" / "0.png")
+    paint(tmp_path / "a" / "inner" / "0.png")
+    paint(tmp_path / ".thumbs" / "0.png")
+    (tmp_path / "b.mp4").write_bytes(b"")
+    assert find_footage([tmp_path]) == [
+        tmp_path / "a",
+        tmp_path / "a" / "inner",
+        tmp_path / "b.mp4",
+    ]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no videos and no frames in"):
+        find_footage([tmp_path / "empty"])
+
+
+def test_frames_of_several_sizes_are_named(tmp_path: Path):
+    paint(tmp_path / "0.png")
+    paint(tmp_path / "1.png", size=(9, 6))
+    with pytest.raises(PictureError, match=r"1.png is 9 x 6 pixels, the frames before it 8 x 6"):
+        list(read_frames(tmp_path))
