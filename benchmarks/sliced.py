@@ -31,7 +31,10 @@ OURS = ("grid fp32", "grid bf16", "guided fp32", "guided bf16")
 def run(
     coco: Path, images: Path, detector: str, *, pictures: int, rounds: int, only: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    """Pictures a second and AP of each way; medians of interleaved rounds after one to warm up."""
+    """Pictures a second and AP of each way; medians of interleaved rounds after one to warm up.
+
+    Seconds are of the processor, one thread each: other work on the machine does not stretch them.
+    """
     truth = read_coco(coco, images=images)
     every = [picture.id for picture in truth.images]
     # evenly over the set, for neighbours show one scene
@@ -44,8 +47,11 @@ def run(
             works["SAHI"] = begin(peers, "benchmarks.sliced_sahi", "grid fp32")
         for how in only:
             works[f"srdet, {how}"] = begin(sys.executable, "benchmarks.sliced_srdet", how)
-        measured = [{n: w.round() for n, (w, _) in works.items()} for _ in range(rounds + 1)][1:]
-        seconds = {n: statistics.median(each[n] for each in measured) for n in works}
+        taken = [
+            {name: work.round().processor for name, (work, _) in works.items()}
+            for _ in range(rounds + 1)
+        ]
+        seconds = {n: statistics.median(each[n] for each in taken[1:]) for n in works}
         base = seconds.get("SAHI")
         for name, (_, out) in works.items():
             speed = len(truth.images) / seconds[name]

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,8 +23,19 @@ from detection.windows import Window, WindowPlan
 Progress = Callable[[int], None]
 
 
+class Pixels(Protocol):
+    """A picture ``(3, H, W)``: a tensor, or what reads its pieces when they are asked for."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(3, H, W)``."""
+
+    def __getitem__(self, index: tuple[slice, slice, slice], /) -> Tensor:
+        """``[:, rows, columns]``."""
+
+
 def detect_windows(
-    pictures: Iterable[tuple[int, Tensor]],
+    pictures: Iterable[tuple[int, Pixels]],
     plan: WindowPlan,
     upscale: Upscale,
     detector: Detector,
@@ -59,7 +71,7 @@ def detect_windows(
 
 
 def see_windows(
-    pictures: Iterable[tuple[int, Tensor]],
+    pictures: Iterable[tuple[int, Pixels]],
     plan: WindowPlan,
     upscale: Upscale,
     detector: Detector,
@@ -74,6 +86,7 @@ def see_windows(
     Args:
         pictures: image id and picture ``(3, H, W)`` in [0, 1], given at ``1 / reduction`` of the
             original: 1 for the native protocol, the low-resolution factor for the synthetic one.
+            Of a picture that reads its pieces no more than a batch of windows is in memory.
         plan: windows in ORIGINAL pixels, coordinates multiples of ``reduction``.
         upscale: the arm: ``(B, 3, h, w) -> (B, 3, scale * h, scale * w)``.
         detector: called with the enlarged windows of a batch, which may be of many pictures; what
@@ -174,7 +187,7 @@ def _gather(
 
 
 def _windows_of(
-    pictures: Iterable[tuple[int, Tensor]],
+    pictures: Iterable[tuple[int, Pixels]],
     plan: WindowPlan,
     *,
     reduction: int,

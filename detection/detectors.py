@@ -1,4 +1,4 @@
-"""Detectors behind one function: torchvision's, the small FCOS, stored ones, exported YOLOX.
+"""Detectors behind one function: torchvision's, the small FCOS, stored ones, other packages'.
 
 Whatever the model's own labels are, a ``Detector`` answers in the category ids of the data set.
 """
@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,8 +21,15 @@ from detection.boxes import Detections, Detector
 from detection.categories import match_categories
 from detection.families import TORCHVISION, build_model, check_name, coco_names
 from detection.files import write_atomically
+from detection.huggingface import load_huggingface
+from detection.ultralytics_models import PREFIX, load_ultralytics
 
 FORMAT = "srdet-detector/1"
+
+
+class _Limits(TypedDict):
+    score_threshold: float
+    max_detections: int
 
 
 def load_detector(
@@ -37,8 +45,9 @@ def load_detector(
     """A detector that takes pictures at their own size and answers in the set's categories.
 
     Args:
-        name_or_path: a file of ``save_detector`` (.safetensors), an exported YOLOX (.onnx), or one
-            of ``families.NAMES``.
+        name_or_path: a file of ``save_detector`` (.safetensors), an exported YOLOX (.onnx), a
+            folder of Hugging Face transformers, ``ultralytics:FILE``, or one of
+            ``families.NAMES``.
         categories: id to name, of the data set.
         weights: for a torchvision name: a file of its published COCO weights, or their torchvision
             name (``COCO_V1``, ``DEFAULT``; fetched on first use). None is random weights, for
@@ -54,14 +63,17 @@ def load_detector(
         ValueError: unknown name, a file that is no detector, or no category in common with the set.
     """
     source = str(name_or_path)
+    limits: _Limits = {"score_threshold": score_threshold, "max_detections": max_detections}
     if source.endswith(".onnx"):
         from detection.yolox import load_yolox
 
-        return load_yolox(
-            Path(source),
-            categories=categories,
-            score_threshold=score_threshold,
-            max_detections=max_detections,
+        return load_yolox(Path(source), categories=categories, **limits)
+    if source.startswith(PREFIX):
+        file = Path(source.removeprefix(PREFIX))
+        return load_ultralytics(file, categories=categories, device=device, **limits)
+    if Path(source).is_dir():
+        return load_huggingface(
+            Path(source), categories=categories, device=device, bf16=bf16, **limits
         )
     if source.endswith(".safetensors"):
         model, names = load_model(Path(source), score_threshold, max_detections)

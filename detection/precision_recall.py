@@ -99,6 +99,28 @@ def weighted_recall(matches: Matches, weights: Tensor) -> Tensor:
     return torch.from_numpy(found).double() @ weights.double() / objects
 
 
+def precision_curve(matches: Sequence[Matches], *, floor: int = 0) -> NDArray[np.float64]:
+    """Precision at each of ``RECALLS``, mean over the categories that have objects, ``(101,)``.
+
+    Its mean is the AP at that overlap; nan where no category has an object.
+
+    Args:
+        matches: of every category in one area range.
+        floor: row of the IoU threshold: 0 is 0.5.
+    """
+    curves = [_curve(each, floor) for each in matches if each.objects.sum()]
+    return np.mean(curves, axis=0) if curves else np.full(len(RECALLS), np.nan)
+
+
+def _curve(matches: Matches, floor: int) -> NDArray[np.float64]:
+    right = np.cumsum(matches.hit[floor])
+    until = right + np.cumsum(matches.miss[floor])
+    precision = np.append(right / np.maximum(until, 1), 0.0)  # 0 beyond the greatest recall
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    recall = right / matches.objects.sum()
+    return np.asarray(envelope[np.searchsorted(recall, RECALLS, side="left")])
+
+
 def _split(columns: Weights, step: int) -> Iterator[Weights]:
     return (columns[start : start + step] for start in range(0, len(columns), step))
 

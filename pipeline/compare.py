@@ -1,5 +1,6 @@
 r"""``srdet detect compare``: two finished studies of the same pictures, paired.
 
+    srdet detect compare runs/grid runs/guided                   (every arm that both have)
     srdet detect compare runs/grid runs/guided --arm sr
     srdet detect compare runs/nms runs/wbf --arm sr --reference_arm bicubic
 
@@ -9,26 +10,28 @@ for both, so the interval is as narrow as between two arms of one study.
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from detection.coco import evaluate
 from detection.gain import Gain, paired_gains
-from detection.significance import paired_tests
+from detection.significance import PairedTest, paired_tests
 from detection.truth import CocoSet
 from pipeline.files import atomic_file
 from pipeline.measures import METRICS, TESTED
-from pipeline.study_files import load_detections, load_truth
+from pipeline.study_files import load_detections, load_truth, stored_arms
 from pipeline.study_settings import Statistics
 
 
 def compare(
     studies: list[Path],
     *,
-    arm: str,
+    arm: str | None = None,
     reference_arm: str | None = None,
     statistics: Statistics = Statistics(),  # noqa: B008 (frozen)
     out: Path | None = None,
@@ -37,16 +40,18 @@ def compare(
 
     Args:
         studies: the folders of two studies: what is measured against, and what is measured.
-        arm: of the second study, and of the first where no other is named.
+        arm: of the second study, and of the first where no other is named; every arm that both
+            have where none is named.
         reference_arm: of the first study.
         statistics: how a difference is told from luck.
         out: JSON file for the numbers; nothing is written without it.
 
     Returns:
-        One gain for every metric that the pictures have objects for.
+        One gain for every arm and metric that the pictures have objects for.
 
     Raises:
-        ValueError: not two studies, studies of different pictures, or an arm against itself.
+        ValueError: not two studies, studies of different pictures, an arm against itself, or no
+            arm in common.
         FileNotFoundError: no study there, or none with such an arm.
     """
     if len(studies) != 2:
@@ -58,12 +63,44 @@ def compare(
             f"{before} and {after} were measured on different pictures or objects; a paired "
             f"comparison needs one set, in one order, and the same pictures set aside"
         )
-    words = (reference_arm or arm, arm)
+    rows: dict[str, list[Any]] = {"gains": [], "tests": []}
+    for word in _arms(studies, arm):
+        pair = (reference_arm or word, word)
+        gains, tests = _compared(truths[0], pair, studies, statistics)
+        rows["gains"] += gains
+        rows["tests"] += tests
+        _tell(gains, {test.metric: test.p_value for test in tests}, Console())
+    if out is not None:
+        with atomic_file(out) as temporary:
+            stored = {key: [asdict(row) for row in each] for key, each in rows.items()}
+            temporary.write_text(json.dumps(stored, indent=1))
+    return rows["gains"]
+
+
+def _arms(studies: Sequence[Path], arm: str | None) -> list[str]:
+    if arm is not None:
+        return [arm]
+    first, second = (stored_arms(folder) for folder in studies)
+    if shared := [each for each in first if each in second]:
+        return shared
+    raise ValueError(
+        f"{studies[0]} has the arms {', '.join(first)}, {studies[1]} has {', '.join(second)}: none "
+        f"in common; name two with --reference_arm and --arm"
+    )
+
+
+def _compared(
+    truth: CocoSet,
+    words: tuple[str, str],
+    studies: Sequence[Path],
+    statistics: Statistics,
+) -> tuple[list[Gain], list[PairedTest]]:
+    """Gains and tests of the second arm over the first."""
     names = [f"{word} of {folder}" for word, folder in zip(words, studies, strict=True)]
     if names[0] == names[1]:
         raise ValueError(f"{names[0]} is compared with itself; name another study or arm")
     evaluations = {
-        name: evaluate(truths[0], load_detections(folder, word, truths[0]))
+        name: evaluate(truth, load_detections(folder, word, truth))
         for name, folder, word in zip(names, studies, words, strict=True)
     }
     gains = paired_gains(
@@ -75,12 +112,7 @@ def compare(
         evaluations, reference=names[0], permutations=max(1, statistics.permutations),
         seed=statistics.seed, metrics=[g.metric for g in gains if g.metric in TESTED],
     )  # fmt: skip
-    if out is not None:
-        with atomic_file(out) as temporary:
-            rows = {"gains": [asdict(g) for g in gains], "tests": [asdict(t) for t in tests]}
-            temporary.write_text(json.dumps(rows, indent=1))
-    _tell(gains, {test.metric: test.p_value for test in tests}, Console())
-    return gains
+    return gains, tests
 
 
 def _alike(first: CocoSet, second: CocoSet) -> bool:

@@ -20,10 +20,13 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from detection.boxes import Detector
 from detection.detectors import load_detector
+from detection.errors import found_objects
 from detection.gain import Gain
+from detection.sanity import check_perfect
 from detection.windows import coverage
 from pipeline import tracking
 from pipeline.arms import REFERENCE, Form, open_arm, parse_arms, shifts
@@ -33,7 +36,8 @@ from pipeline.detector import train_detector
 from pipeline.files import atomic_file
 from pipeline.findings import Findings, study_view
 from pipeline.gallery import gallery
-from pipeline.look import Eyes, Looking, file_digest
+from pipeline.kept import file_digest
+from pipeline.look import Eyes, Looking
 from pipeline.measures import measure_arms
 from pipeline.options import run_function
 from pipeline.plans import plan_windows
@@ -95,6 +99,8 @@ def detect(
     merge: Merging = Merging(),  # noqa: B008 (frozen)
     statistics: Statistics = Statistics(),  # noqa: B008 (frozen)
     calibrate_on: float = 0.0,
+    ignored: list[str] | None = None,
+    max_detections: int = 500,
     limit: int | None = None,
     batch_size: int = 16,
     at_once: int = 16,
@@ -110,7 +116,8 @@ def detect(
     Args:
         coco: COCO annotation files.
         images: the picture folder of each annotation file.
-        detector: a file of `srdet detect train`, a YOLOX (.onnx), or a torchvision family.
+        detector: a file of `srdet detect train`, a YOLOX (.onnx), a folder of Hugging Face
+            transformers, ultralytics:FILE, or a torchvision family.
         arms: each "none" (no windows), "crops" (windows not enlarged), a kernel (nearest, bilinear,
             bicubic, lanczos), "sharpened" (bicubic with an unsharp mask), "original" (synthetic
             only), a network of `srdet models`, or a file of weights; "name=FILE" gives it a name.
@@ -128,6 +135,11 @@ def detect(
         calibrate_on: share of the pictures that is set aside, never evaluated, to learn what a
             score is worth in each source and size. 0, the default, leaves scores as they are: with
             less than some hundred objects set aside there is too little to learn from.
+        ignored: categories that mark regions in which nothing was annotated: what is found there by
+            half of its area or more leaves every arm. Without it "ignored regions", where the set
+            has such a category.
+        max_detections: the best so many of a picture count, over all categories together, in every
+            arm alike.
         limit: only the first so many pictures.
         batch_size: windows enlarged at once.
         at_once: pictures looked at before what was seen is kept in the out folder. A study that was
@@ -145,7 +157,8 @@ def detect(
     """
     specs = parse_arms(arms, protocol)
     reduced = (degradation or Degradation(scale)) if protocol == "synthetic" else None
-    pictures = load_pictures(coco, images, degradation=reduced, limit=limit)
+    pictures = load_pictures(coco, images, degradation=reduced, limit=limit, ignored=ignored)
+    check_perfect(pictures.truth, max_detections=max_detections)
     _check_windows(windows, pictures)
     if calibrate_on:
         set_aside(list(pictures.paths), calibrate_on, seed=statistics.seed)  # refuses too few
@@ -153,7 +166,7 @@ def detect(
     bf16 = best_precision("auto").startswith("bf16")
     open_detector = partial(
         load_detector, detector, categories=pictures.truth.categories, weights=detector_weights,
-        device=device, bf16=bf16,
+        max_detections=max_detections, device=device, bf16=bf16,
     )  # fmt: skip
     find = open_detector()
     openers = {name: partial(open_arm, spec, scale, bf16=bf16) for name, spec in specs.items()}
@@ -180,7 +193,7 @@ def detect(
         split, held = _splits(pictures, windows, first, calibrate_on, statistics.seed)
         split.plan.save(out / "windows.json")
         save_truth(split.truth, out)
-        rules = Rules(find, join, merge, batch_size, looking)
+        rules = Rules(find, join, merge, batch_size, max_detections, looking)
         done = []
         for arm_name, spec in specs.items():
             with tracking.start(experiment, f"arm {arm_name}", parent=run) as child:
@@ -191,7 +204,9 @@ def detect(
                 _log_arm(child, arm, out)
                 done.append(arm)
         measures = measure_arms(split.truth, done, reference=REFERENCE, statistics=statistics)
-        covered = coverage(split.truth.boxes, split.plan, small=windows.small)
+        covered = coverage(
+            split.truth.boxes, split.plan, small=windows.small, found=_first_finds(split, join)
+        )
         findings = Findings(
             title, split.pictures, split.plan, done, measures, covered, REFERENCE, upscalers, moved,
             {**settings, "windows digest": split.plan.digest}, training or [],
@@ -228,6 +243,14 @@ def _splits(
         return lay(pictures), None
     kept, held = set_aside([p.id for p in pictures.truth.images], share, seed=seed)
     return lay(pictures.only(kept)), lay(pictures.only(held), "whole pictures, to calibrate")
+
+
+def _first_finds(split: Split, join: Join) -> dict[int, Tensor] | None:
+    """Objects that the first look finds by itself, where its detections count in every arm."""
+    if not join.full:
+        return None
+    found = found_objects(split.truth, split.full.found, score=0.0)
+    return {i: found[i][~objects.crowds] for i, objects in split.truth.objects.items()}
 
 
 def _check_windows(windows: Windows, pictures: Pictures) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from detection.coco import BINS, bin_name
 from detection.errors import false_positives_per_megapixel, transitions
 from detection.gain import Gain
+from detection.precision_recall import precision_curve
 from detection.tide import KINDS
 from detection.windows import Coverage, WindowPlan
 from pipeline.arms import CONTROLS, ORIGINAL, shift_warnings
@@ -141,6 +142,10 @@ def study_view(study: Findings, gallery: list[GalleryRow]) -> StudyView:
             for name, errors in study.measures.errors.items()
             for kind in KINDS
         ],
+        precision={
+            arm.name: tuple(precision_curve(arm.evaluation.matches["all"]).tolist())
+            for arm in study.arms
+        },
         upper_bound=study.plan.oracle,
     )
 
@@ -223,10 +228,18 @@ def _coverage(covered: Coverage) -> dict[str, str]:
         "small objects inside a window (the others no upscaler can mend)": (
             f"{100 * covered.share:.1f} %"
         ),
+        **_ceiling(covered),
         "small objects": str(covered.small_objects),
         "windows per picture": f"{covered.windows_per_image:.1f}",
         "original megapixels inside windows": f"{covered.megapixels:.1f}",
     }
+
+
+def _ceiling(covered: Coverage) -> dict[str, str]:
+    if math.isnan(covered.ceiling) or covered.ceiling == covered.share:
+        return {}
+    what = "... or found without one (the greatest recall that an arm can have)"
+    return {what: f"{100 * covered.ceiling:.1f} %"}
 
 
 def _costs(study: Findings) -> dict[str, str]:

@@ -97,6 +97,8 @@ def _gallery_row(study: Findings, image: int, box: Tensor, title: str) -> Galler
             tiles.append(
                 Tile(arm.name, to_uint8(_shown(study, arm, given, image, window)), truth, found)
             )
+    if r > 1 and all(arm.spec != ORIGINAL for arm in study.arms):
+        tiles.append(Tile("original", to_uint8(_original(study, image, window)), truth))
     names = pictures.truth.categories
     objects = pictures.truth.objects[image]
     label = names[int(objects.labels[(objects.boxes == box).all(dim=1)][0])]
@@ -108,13 +110,17 @@ def _gallery_row(study: Findings, image: int, box: Tensor, title: str) -> Galler
 def _shown(study: Findings, arm: ArmResult, given: Tensor, image: int, window: Window) -> Tensor:
     """What the arm's detector saw, at the size of the window's original pixels."""
     if arm.spec == ORIGINAL:
-        rows = slice(window.y, window.y + window.height)
-        return study.pictures.original(image)[:, rows, window.x : window.x + window.width]
+        return _original(study, image, window)
     upscaler = study.upscalers[arm.name]
     if upscaler is None:
         return F.interpolate(given[None], size=(window.height, window.width))[0]
     enlarged = upscaler(given[None])
     return F.interpolate(enlarged, size=(window.height, window.width), mode="area")[0]
+
+
+def _original(study: Findings, image: int, window: Window) -> Tensor:
+    rows = slice(window.y, window.y + window.height)
+    return study.pictures.original(image)[:, rows, window.x : window.x + window.width]
 
 
 def _local(boxes: Tensor, window: Window) -> Tensor:

@@ -5,8 +5,6 @@ a crash loses one run, a study that is started again skips what it has seen, and
 the runs find the same boxes to the last bit as one process.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,17 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from detection.borders import Seen
+from detection.borders import Border, Seen
 from detection.boxes import Detections, Detector, Upscale
 from detection.crops import detect_full, see_windows
-from detection.windows import WindowPlan
-from pipeline.files import atomic_file
+from detection.group import Merge
+from detection.merge import fuse
+from detection.windows import WindowPlan, grid_windows
+from pipeline.kept import Images, Kept, Sight, file_digest
 from pipeline.progress import bar
 from pipeline.upscalers import Upscaler
+from pipeline.vast import SHEET
 
 if TYPE_CHECKING:
     from pipeline.study import Pictures
@@ -34,32 +33,6 @@ Eyes = tuple[Detector, Upscaler | None]
 """A detector and what enlarges for it."""
 Opener = Callable[[], Eyes]
 """Opens them again, in a worker."""
-Images = tuple[int, ...]
-"""The ids of a run of pictures."""
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What was seen in some pictures, in original pixels and not merged, and what it took.
-
-    ``seen`` of whole pictures has no windows. ``pixels`` were enlarged.
-    """
-
-    seen: dict[int, Seen]
-    enlarging: float = 0.0
-    detecting: float = 0.0
-    pixels: int = 0
-
-    @classmethod
-    def joined(cls, parts: Sequence["Sight"]) -> "Sight":
-        """One of several, their pictures in the order of the parts."""
-        seen = {image: each for part in parts for image, each in part.seen.items()}
-        return cls(
-            seen,
-            sum(part.enlarging for part in parts),
-            sum(part.detecting for part in parts),
-            sum(part.pixels for part in parts),
-        )
 
 
 @dataclass(frozen=True)
@@ -83,8 +56,8 @@ class Look:
         each = self.pictures.only(images).each(form)
         reduction = 1 if self.original else self.pictures.reduction
         if self.plan is None:
-            found = detect_full(each, detect, reduction=reduction)
-            return Sight({i: _whole(f) for i, f in found.items()}, 0.0, detecting.seconds)
+            found = self._whole(images, detect, reduction)
+            return Sight({i: _seen(f) for i, f in found.items()}, 0.0, detecting.seconds)
         upscale: Upscale = enlarging.around(upscaler or _as_it_is)  # type: ignore[assignment]
         seen = see_windows(
             each, self.plan, upscale, detect,
@@ -92,6 +65,29 @@ class Look:
             batch_size=self.batch_size,
         )  # fmt: skip
         return Sight(seen, enlarging.seconds, detecting.seconds, enlarging.pixels)
+
+    def _whole(self, images: Images, detect: Detector, reduction: int) -> dict[int, Detections]:
+        """Of whole pictures; of vast ones in sheets, whose borders cut nothing off that counts."""
+        pictures = self.pictures
+        ordinary = [image for image in images if not pictures.vast(image)]
+        whole = ((i, pictures.given(i)) for i in ordinary)
+        found = detect_full(whole, detect, reduction=reduction)  # type: ignore[arg-type]
+        for image in images:
+            if pictures.vast(image):
+                found[image] = self._in_sheets(image, detect, reduction)
+        return {image: found[image] for image in images}
+
+    def _in_sheets(self, image: int, detect: Detector, reduction: int) -> Detections:
+        given = self.pictures.given(image)
+        height, width = (side * reduction for side in given.shape[-2:])
+        sheets = grid_windows(
+            width, height, size=SHEET * reduction, overlap=0.1, multiple=reduction
+        )  # fmt: skip
+        seen = see_windows(
+            [(image, given)], WindowPlan({image: tuple(sheets)}), _as_it_is, detect,
+            scale=1, reduction=reduction, batch_size=1,
+        )  # fmt: skip
+        return fuse(Border(cut="seen_whole").apply(seen[image]), Merge())
 
     def runs(self, size: int) -> list[Images]:
         """The pictures in equal runs; the last may be shorter."""
@@ -133,7 +129,7 @@ def look_at_all(
         again: opens the eyes in a worker; without it they look here.
     """
     runs = look.runs(how.at_once)
-    kept = _Kept.of(look, how, title, spec)
+    kept = Kept.of(how.folder, title, _content(look, how, spec), look.plan)
     done = {run: sight for run in runs if (sight := kept.load(run)) is not None}
     left = [run for run in runs if run not in done]
     with bar(_told(title, len(done), len(runs)), sum(map(len, left))) as advance:
@@ -151,6 +147,15 @@ def look_at_all(
 
 def _told(title: str, done: int, runs: int) -> str:
     return f"{title}: {done} of {runs} parts are there" if done else title
+
+
+def _content(look: Look, how: Looking, spec: str) -> dict[str, Any]:
+    """All that decides what is seen."""
+    return {
+        "key": dict(how.key), "spec": file_digest(spec), "pictures": look.pictures.digest,
+        "windows": "" if look.plan is None else look.plan.digest, "original": look.original,
+        "batch_size": look.batch_size, "at_once": how.at_once,
+    }  # fmt: skip
 
 
 class Clock:
@@ -173,108 +178,7 @@ class Clock:
         return result
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """Runs on disk: one file each, in a folder named for all that decides what is in it."""
-
-    folder: Path | None
-    look: Look
-
-    @classmethod
-    def of(cls, look: Look, how: Looking, title: str, spec: str) -> "_Kept":
-        if how.folder is None:
-            return cls(None, look)
-        content = {
-            "key": dict(how.key), "spec": file_digest(spec), "windows": _windows(look.plan),
-            "pictures": look.pictures.digest, "original": look.original,
-            "batch_size": look.batch_size, "at_once": how.at_once,
-        }  # fmt: skip
-        return cls(how.folder / _slug(title) / _short(content), look)
-
-    def load(self, run: Images) -> Sight | None:
-        """A run, or None where it is not there or is damaged."""
-        path = self._file(run)
-        if path is None or not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                stored = json.loads(file.metadata()["sight"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError):
-            return None
-        return self._sight(stored, tensors) if tuple(stored["images"]) == run else None
-
-    def save(self, run: Images, sight: Sight) -> None:
-        """Keep a run; a crash leaves it whole or not at all."""
-        path = self._file(run)
-        if path is None:
-            return
-        parts = [sight.seen[image] for image in run]
-        found = Detections.concatenate([part.found for part in parts])
-        tensors = {
-            "boxes": found.boxes, "scores": found.scores, "labels": found.labels,
-            "window": torch.cat([part.window for part in parts]),
-        }  # fmt: skip
-        stored = {
-            "images": run, "counts": [len(part.found) for part in parts],
-            "sizes": [(part.width, part.height) for part in parts],
-            "costs": (sight.enlarging, sight.detecting, sight.pixels),
-        }  # fmt: skip
-        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        with atomic_file(path) as temporary:
-            save_file(whole, temporary, metadata={"sight": json.dumps(stored)})
-
-    def forget_others(self) -> None:
-        """Remove what was kept under this title for other pictures, windows or detectors."""
-        if self.folder is None:
-            return
-        for other in self.folder.parent.iterdir():
-            if other != self.folder and other.is_dir():
-                for file in other.glob("*.safetensors"):
-                    file.unlink()
-                other.rmdir()
-
-    def _sight(self, stored: dict[str, Any], tensors: dict[str, Tensor]) -> Sight:
-        windows = self.look.plan.windows if self.look.plan else {}
-        columns = [tensors[name].split_with_sizes(stored["counts"]) for name in _COLUMNS]
-        seen = {
-            image: Seen(Detections(boxes, scores, labels), window, windows.get(image, ()), *size)
-            for image, size, boxes, scores, labels, window in zip(
-                stored["images"], stored["sizes"], *columns, strict=True
-            )
-        }
-        return Sight(seen, *stored["costs"])
-
-    def _file(self, run: Images) -> Path | None:
-        return None if self.folder is None else self.folder / f"{run[0]:08d}.safetensors"
-
-
-_COLUMNS = ("boxes", "scores", "labels", "window")
-
-
-def _windows(plan: WindowPlan | None) -> str:
-    return "" if plan is None else plan.digest
-
-
-def file_digest(name: str | Path) -> str:
-    """A name, with its content's SHA-256 where it is a file: another file is another name."""
-    path = Path(name)
-    if not str(name) or not path.is_file():
-        return str(name)
-    with path.open("rb") as file:
-        return f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
-def _short(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _slug(title: str) -> str:
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in title)
-
-
-def _whole(found: Detections) -> Seen:
+def _seen(found: Detections) -> Seen:
     return Seen(found, torch.zeros(len(found), dtype=torch.int64), (), 0, 0)
 
 

@@ -5,6 +5,7 @@ Two protocols, never in one table. *native*: the pictures as they are; windows a
 stay in original coordinates, and an arm "original" shows what perfect super-resolution would give.
 """
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,33 +18,43 @@ from torch import Tensor
 
 from detection.boxes import Detections, Detector
 from detection.calibration import Calibration, Reliability
-from detection.coco import Evaluation, evaluate
+from detection.coco import MAX_DETECTIONS, Evaluation, evaluate
+from detection.crops import Pixels
 from detection.group import Merge
+from detection.ignored import outside_regions, split_ignored
 from detection.merge import fuse
 from detection.truth import CocoSet, Objects, Picture, read_coco
 from detection.windows import WindowPlan
+from pipeline import vast
 from pipeline.arms import NONE, ORIGINAL
 from pipeline.calibrating import WHOLE, WINDOWS, apply, calibrated, trust
-from pipeline.look import Look, Looking, Opener, Sight, look_at_all
+from pipeline.kept import Sight
+from pipeline.look import Look, Looking, Opener, look_at_all
 from pipeline.pictures import read_picture, to_float
 from pipeline.study_settings import Join
 from pipeline.upscalers import Upscaler
+from pipeline.vast import open_vast
 from sr_module.degrade import Degradation
 from sr_module.resize import crop_to_multiple
 
 Found = dict[int, Detections]
+
+IGNORED = "ignored regions"
+"""VisDrone's word for regions in which nothing was annotated, as ``srdet convert`` writes it."""
 
 
 @dataclass(frozen=True)
 class Pictures:
     """The pictures of a study, with what is true of them, in the form that its arms are given.
 
-    ``degradation`` is None in a native study.
+    ``degradation`` is None in a native study. ``regions`` ``(R, 4)`` of an image are those in which
+    nothing was annotated: what is found there counts in no arm.
     """
 
     truth: CocoSet
     paths: Mapping[int, Path]
     degradation: Degradation | None
+    regions: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
     def reduction(self) -> int:
@@ -59,13 +70,24 @@ class Pictures:
             rows.append(f"{picture.id} {picture.file_name} {said.st_size} {said.st_mtime_ns}")
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
-    def original(self, image: int) -> Tensor:
+    def vast(self, image: int) -> bool:
+        """Whether a picture is too large to be read at once."""
+        return self._sizes[image] > vast.PIXELS
+
+    def original(self, image: int) -> Pixels:
         """``(3, H, W)`` in [0, 1], cut to a multiple of the reduction."""
+        if self.vast(image):
+            return open_vast(self.paths[image], self.reduction, None)
+        return self._whole(image)
+
+    def _whole(self, image: int) -> Tensor:
         return crop_to_multiple(to_float(read_picture(self.paths[image])), self.reduction)
 
-    def given(self, image: int) -> Tensor:
+    def given(self, image: int) -> Pixels:
         """What an arm may see of a picture."""
-        original = self.original(image)
+        if self.vast(image):
+            return open_vast(self.paths[image], self.reduction, self.degradation)
+        original = self._whole(image)
         if self.degradation is None:
             return original
         # The noise of a picture is its own: the same in every arm and every run.
@@ -76,7 +98,11 @@ class Pictures:
         """The same pictures restricted to some image ids."""
         return replace(self, truth=self.truth.subset(images))
 
-    def each(self, form: Callable[[int], Tensor]) -> Iterator[tuple[int, Tensor]]:
+    @functools.cached_property
+    def _sizes(self) -> dict[int, int]:
+        return {picture.id: picture.width * picture.height for picture in self.truth.images}
+
+    def each(self, form: Callable[[int], Pixels]) -> Iterator[tuple[int, Pixels]]:
         """Image id and picture, one read at a time."""
         return ((picture.id, form(picture.id)) for picture in self.truth.images)
 
@@ -109,10 +135,13 @@ def load_pictures(
     *,
     degradation: Degradation | None,
     limit: int | None,
+    ignored: Sequence[str] | None = None,
 ) -> Pictures:
     """Reads COCO files, each with its picture folder, as one set.
 
-    A picture that stands in two files (same name) counts once. Category ids must agree.
+    A picture that stands in two files (same name) counts once. Category ids must agree. Categories
+    ``ignored`` become regions in which nothing was annotated; None means ``IGNORED``, where the
+    files have it.
 
     Raises:
         ValueError: unequal numbers of files and folders, or files of different categories.
@@ -145,7 +174,16 @@ def load_pictures(
     joined = CocoSet(sets[0].path, tuple(pictures), sets[0].categories, objects, skipped)
     if limit is not None:
         joined = joined.subset([picture.id for picture in pictures[:limit]])
-    return Pictures(joined, paths, degradation)
+    joined, regions = _split_ignored(joined, ignored)
+    return Pictures(joined, paths, degradation, regions)
+
+
+def _split_ignored(
+    truth: CocoSet, names: Sequence[str] | None
+) -> tuple[CocoSet, dict[int, Tensor]]:
+    if names is None:
+        names = [name for name in truth.categories.values() if name.casefold() == IGNORED]
+    return split_ignored(truth, names) if names else (truth, {})
 
 
 @dataclass(frozen=True)
@@ -188,13 +226,15 @@ class Split:
 class Rules:
     """How every arm of a study is run.
 
-    ``batch_size``: windows enlarged at once; ``looking``: how the pictures are looked at.
+    ``batch_size``: windows enlarged at once; ``max_detections``: the best so many of a picture
+    count, over all categories, in every arm; ``looking``: how the pictures are looked at.
     """
 
     detector: Detector
     join: Join
     merge: Merge
     batch_size: int = 16
+    max_detections: int = MAX_DETECTIONS
     looking: Looking = field(default_factory=Looking)
 
 
@@ -230,14 +270,18 @@ def run_arm(
             key: (trust(split.truth, raw[key]), trust(split.truth, sources[key])) for key in raw
         }
     found = {
-        picture.id: fuse(_joined(picture.id, sources, rules.join), rules.merge)
+        picture.id: fuse(
+            _joined(picture.id, sources, rules.join), rules.merge,
+            max_detections=rules.max_detections,
+        )
         for picture in split.truth.images
-    }
+    }  # fmt: skip
+    found = outside_regions(found, split.pictures.regions)
     return ArmResult(
         name,
         spec,
         found,
-        evaluate(split.truth, found),
+        evaluate(split.truth, found, max_detections=rules.max_detections),
         upscale_seconds=sight.enlarging,
         detect_seconds=sight.detecting + (split.full.seconds if WHOLE in sources else 0.0),
         megapixels=sight.pixels / 1e6,

@@ -44,12 +44,17 @@ def load_detections(folder: Path, arm: str, truth: CocoSet) -> dict[int, Detecti
     """
     path = folder / f"detections_{file_name(arm)}.json"
     if not path.is_file():
-        there = sorted(p.stem.removeprefix("detections_") for p in folder.glob("detections_*.json"))
-        raise FileNotFoundError(f"{folder} has no arm '{arm}'; it has {', '.join(there) or 'none'}")
+        there = ", ".join(stored_arms(folder)) or "none"
+        raise FileNotFoundError(f"{folder} has no arm '{arm}'; it has {there}")
     rows: dict[int, list[dict[str, Any]]] = {picture.id: [] for picture in truth.images}
     for row in json.loads(path.read_text()):
         rows[row["image_id"]].append(row)
     return {image: _as_detections(each) for image, each in rows.items()}
+
+
+def stored_arms(folder: Path) -> list[str]:
+    """The arms of which a study left detections, by the names of their files."""
+    return sorted(p.stem.removeprefix("detections_") for p in folder.glob("detections_*.json"))
 
 
 def save_truth(truth: CocoSet, folder: Path) -> Path:

@@ -25,12 +25,16 @@ DOORS = {
     "pyvips": ("pipeline/encode.py", "pipeline/raster.py"),
     "av": ("pipeline/video.py",),
     "pycocotools": ("detection/coco.py",),
+    # optional extras, each behind the one contract of detectors
+    "transformers": ("detection/huggingface.py",),
+    "ultralytics": ("detection/ultralytics_models.py",),
     "pytorch_lightning": LIGHTNING,
     "spandrel": ("sr_module/checkpoint.py",),
     "lightning": (),
     "lightning_fabric": ("pipeline/launch.py",),
 }
 LAZY = ("mlflow", "ray", "pycocotools", "spandrel", "matplotlib", "onnxruntime", "pyvips", "av")
+LAZY += ("transformers", "ultralytics")
 
 
 def name(path: Path) -> str:

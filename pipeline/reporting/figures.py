@@ -40,6 +40,8 @@ def _all_plots(study: StudyView, styles: dict[str, Style]) -> dict[str, "Figure"
         figures["gain_by_size"] = _gain_by_size(study, curve, styles)
     if any(_has_cost(arm.seconds_per_picture, arm.metrics.get("AP")) for arm in study.arms):
         figures["cost"] = _cost(study, styles)
+    if any(not math.isnan(curve[0]) for curve in study.precision.values()):
+        figures["precision"] = _precision(study, styles)
     if any(error.difference for error in study.errors if not math.isnan(error.difference)):
         figures["errors"] = _errors(study, styles)
     if study.trust:
@@ -203,15 +205,46 @@ def _cost(study: StudyView, styles: dict[str, Style]) -> "Figure":
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")  # less than a decade has minor ticks only
     axes.margins(x=0.15, y=0.2)
-    for arm in study.arms:
-        if not _has_cost(arm.seconds_per_picture, arm.metrics.get("AP")):
-            continue
+    places = [
+        (arm, (1000 * arm.seconds_per_picture, 100 * arm.metrics["AP"]))
+        for arm in study.arms
+        if _has_cost(arm.seconds_per_picture, arm.metrics.get("AP"))
+    ]
+    axes.step(*_frontier([where for _, where in places]), where="post", color=FAINT, linewidth=1.2)
+    for arm, where in places:
         colour, marker = styles[arm.name]
-        where = 1000 * arm.seconds_per_picture, 100 * arm.metrics["AP"]
         axes.plot(*where, marker=marker, color=colour, markersize=10, linestyle="none")
         axes.annotate(
             arm.label, where, xytext=(9, 5), textcoords="offset points", color=INK, fontsize=9.5
         )
+    return figure
+
+
+def _frontier(places: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Corners of Pareto's frontier: what nothing that is as fast beats."""
+    best: list[tuple[float, float]] = []
+    for place in sorted(places, key=lambda p: (p[0], -p[1])):
+        if not best or place[1] > best[-1][1]:
+            best.append(place)
+    # a line to the slowest arm shows which arms lie below it
+    best.append((max(seconds for seconds, _ in places), best[-1][1]))
+    return [seconds for seconds, _ in best], [ap for _, ap in best]
+
+
+def _precision(study: StudyView, styles: dict[str, Style]) -> "Figure":
+    """Precision against recall at an overlap of one half."""
+    figure = new_figure(9.2, 3.8)
+    axes = figure.subplots()
+    dress(axes, x="recall (%)", y="precision (%)")
+    for arm, curve in study.precision.items():
+        recalls = [100 * place / (len(curve) - 1) for place in range(len(curve))]
+        colour, marker = styles[arm]
+        axes.plot(
+            recalls, [100 * value for value in curve], color=colour, linewidth=1.8, marker=marker,
+            markevery=(list(styles).index(arm) % 10, 10), markersize=5, label=study.label(arm),
+        )  # fmt: skip
+    axes.set_ylim(0, 102)
+    legend(axes)
     return figure
 
 

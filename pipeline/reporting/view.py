@@ -134,6 +134,7 @@ class StudyView:
     tables: list[TableView] = field(default_factory=list)
     errors: list[ErrorView] = field(default_factory=list)
     trust: list[TrustView] = field(default_factory=list)
+    precision: dict[str, tuple[float, ...]] = field(default_factory=dict)  # arm: at recalls 0 to 1
     upper_bound: bool = False  # measured with knowledge of the truth: no headline
 
     def __post_init__(self) -> None:

@@ -6,7 +6,14 @@ import torch
 
 from detection import precision_recall
 from detection.matching import Matches
-from detection.precision_recall import RECALLS, measure, parse_metric, weighted_ap, weighted_recall
+from detection.precision_recall import (
+    RECALLS,
+    measure,
+    parse_metric,
+    precision_curve,
+    weighted_ap,
+    weighted_recall,
+)
 
 
 def row(outcomes: str, *, objects: int) -> Matches:
@@ -97,3 +104,12 @@ def test_a_metric_is_a_kind_and_a_range_of_sizes() -> None:
         ValueError, match="unknown metric 'mAP'; it must begin with one of AP, AP50"
     ):
         parse_metric("mAP")
+
+
+def test_the_mean_of_the_precision_curve_is_the_average_precision() -> None:
+    rows = [row("hmhhm", objects=4), row("mh", objects=2), row("mm", objects=0)]
+    curve = precision_curve(rows)
+    assert curve.shape == (101,)
+    assert (np.diff(curve) <= 0).all()
+    assert curve.mean() == pytest.approx((ap(rows[0]) + ap(rows[1])) / 2)
+    assert np.isnan(precision_curve([rows[2]])).all()

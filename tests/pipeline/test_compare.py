@@ -96,3 +96,21 @@ def test_the_command_takes_two_folders_and_says_what_is_missing(studies, capsys)
     assert "two studies, got 1" in capsys.readouterr().err
     assert cli.main(["detect", "compare", folders[0], "nowhere", "--arm", "sr x4"]) == 2
     assert "finished study" in capsys.readouterr().err
+
+
+def test_without_an_arm_every_arm_that_both_have_is_compared(studies, capsys):
+    truth = load_truth(studies[0])
+    found = load_detections(studies[0], "sr x4", truth)
+    for folder, names in zip(studies, (("bicubic", "old"), ("bicubic", "new")), strict=True):
+        for name in names:
+            save_detections(found, folder, name)
+    gains = compare(studies, statistics=QUICK)
+    compared = {gain.arm.split(" of ")[0] for gain in gains}
+    assert compared == {"bicubic", "sr_x4"}
+    for gain in gains:
+        if gain.arm.startswith("bicubic"):
+            assert gain.difference == 0
+    for path in studies[1].glob("detections_*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="has the arms bicubic, old, sr_x4"):
+        compare(studies, statistics=QUICK)

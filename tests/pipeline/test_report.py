@@ -327,3 +327,16 @@ def test_an_upper_bound_has_no_headline(study, tmp_path):
     bound = dataclasses.replace(study, upper_bound=True)
     assert 'class="cards"' in _read(study, tmp_path)
     assert 'class="cards"' not in _read(bound, tmp_path)
+
+
+def test_precision_is_drawn_over_recall_and_the_fastest_best_arms_are_joined(study):
+    curves = {"bicubic": tuple([0.9] * 50 + [0.0] * 51), "srgan": tuple([1.0] * 101)}
+    figures = plots(dataclasses.replace(study, precision=curves))
+    lines = figures["precision"].axes[0].get_lines()
+    assert [line.get_label() for line in lines] == ["Bicubic x4", "SRGAN x4"]
+    assert lines[0].get_xydata()[49].tolist() == pytest.approx([49, 90])
+    nothing = dataclasses.replace(study, precision={"bicubic": (NAN,) * 101})
+    assert "precision" not in plots(nothing)
+    # the slower arm is the better one, so both stand on the frontier
+    frontier = figures["cost"].axes[0].get_lines()[0].get_xydata()
+    assert {tuple(point) for point in frontier} == {(231.0, 23.1), (257.0, 25.7)}

@@ -217,3 +217,23 @@ def test_a_limit_takes_the_first_pictures(tmp_path):
     annotations = write_squares(tmp_path)
     few = load_pictures([annotations], [tmp_path / "images"], degradation=None, limit=2)
     assert [picture.id for picture in few.truth.images] == [1, 2]
+
+
+def test_what_lies_in_a_region_without_annotations_counts_in_no_arm(tmp_path):
+    path = write_squares(tmp_path)
+    coco = json.loads(path.read_text())
+    coco["categories"].append({"id": 9, "name": "Ignored regions"})
+    (taken,) = [a for a in coco["annotations"] if a["image_id"] == 1]
+    taken |= {"category_id": 9, "bbox": [10, 10, 50, 50]}
+    path.write_text(json.dumps(coco))
+    folder = tmp_path / "images"
+    pictures = load_pictures([path], [folder], degradation=Degradation(4), limit=None)
+    assert pictures.truth.categories == {7: "square"}
+    assert len(pictures.truth.objects[1]) == 0
+    for spec in ("bicubic", NONE, ORIGINAL):
+        result = arm(pictures, spec)
+        assert len(result.found[1]) == 0  # the square that lies there is no false detection
+        assert len(result.found[2])
+    assert arm(pictures, ORIGINAL).evaluation.metrics["AP"] == pytest.approx(1.0)
+    plain = load_pictures([path], [folder], degradation=Degradation(4), limit=None, ignored=[])
+    assert set(plain.truth.categories) == {7, 9}
