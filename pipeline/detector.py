@@ -15,6 +15,7 @@ from detection.categories import training_labels
 from detection.detectors import save_detector
 from detection.families import build_model
 from detection.finetune import DetectionCrops, DetectorTraining, collate
+from detection.starting import start_from
 from pipeline import tracking
 from pipeline.fingerprints import fingerprint, listed
 from pipeline.pictures import read_picture
@@ -42,6 +43,7 @@ def train_detector(
     out: Path,
     *,
     architecture: str = "small_fcos",
+    start: Path | None = None,
     crop: int = 256,
     batch_size: int = 8,
     steps: int = 1000,
@@ -52,13 +54,16 @@ def train_detector(
     experiment: str = "srdet detector",
     parent: Run | None = None,
 ) -> DetectorTrained:
-    """Trains a detector from random weights on random crops of a COCO set.
+    """Trains a detector on random crops of a COCO set, from random weights or others.
 
     Args:
         coco: annotation files.
         images: the picture folder of each annotation file.
         out: folder for detector.safetensors.
         architecture: "small_fcos", which trains on a CPU in minutes, or a torchvision family.
+        start: weights on this disk to begin from, in place of random ones: a file of this command,
+            or published ones of the family. What tells categories apart begins random where the
+            categories are others.
         crop: side of the training crops in pixels.
         batch_size: crops a step.
         steps: of training.
@@ -74,12 +79,15 @@ def train_detector(
     """
     settings = {
         "architecture": architecture, "crop": crop, "batch_size": batch_size, "steps": steps,
-        "learning_rate": learning_rate, "seed": seed,
+        "learning_rate": learning_rate, "seed": seed, "start": start.name if start else "random",
     }  # fmt: skip
     quiet_lightning()
     pl.seed_everything(seed, verbose=False)
     crops, categories, seen = _crops(coco, images, crop=crop, samples=steps * batch_size, seed=seed)
     model = build_model(architecture, num_classes=len(categories) + 1)
+    if start is not None:
+        random = start_from(model, architecture, start)
+        console.print(f"started from {start}; random: {len(random)} tensors", highlight=False)
     training = DetectorTraining(model, learning_rate=learning_rate)
     loader = DataLoader(crops, batch_size, num_workers=workers, collate_fn=collate)
     started = time.perf_counter()
