@@ -180,6 +180,7 @@ def detect(
         "arms": {name: Path(spec).name for name, spec in specs.items()},
         "pictures": len(pictures.truth.images), "calibrate_on": calibrate_on,
         "precision": "bf16" if bf16 else "fp32", "device": device,
+        "max_detections": max_detections,
     }  # fmt: skip
     with tracking.start(experiment, name or out.name, parent=parent) as run:
         run.params(settings)
@@ -222,7 +223,7 @@ def _open(
 
 def _identity(settings: Mapping[str, Any], detector: str, weights: str | None) -> dict[str, str]:
     """What decides what is seen, besides pictures, windows and arm."""
-    shared = {key: str(settings[key]) for key in ("precision", "device", "scale")}
+    shared = {key: str(settings[key]) for key in ("precision", "device", "scale", "max_detections")}
     return {**shared, "detector": file_digest(detector), "weights": file_digest(weights or "")}
 
 
