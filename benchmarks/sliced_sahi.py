@@ -37,10 +37,13 @@ class Enlarged(nn.Module):
     def forward(self, slices: list[Tensor]) -> list[dict[str, Tensor]]:
         """Boxes, scores and labels of each slice."""
         found = self.model([bicubic(each[None], SCALE)[0] for each in slices])
-        return [
-            {**each, "boxes": each["boxes"] / SCALE, "labels": self.ids[each["labels"]]}
-            for each in found
-        ]
+        return [self._answer(each) for each in found]
+
+    def _answer(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        ids = self.ids[found["labels"]]
+        known = ids >= 0
+        boxes, scores = found["boxes"][known] / SCALE, found["scores"][known]
+        return {"boxes": boxes, "scores": scores, "labels": ids[known]}
 
 
 def main(job: str) -> None:
