@@ -3,8 +3,10 @@
 import os
 import re
 import shlex
+import socket
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -21,8 +23,16 @@ def public_uri(uri: str) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """A text whose addresses have lost their ``user:password@``."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+    """A text whose addresses have lost their ``user:password@`` and the secrets of their query."""
+    text = re.sub(r"(?<=://)[^/\s]*@", "", text)
+    return _SECRET.sub(r"\1...", text)
+
+
+_SECRET = re.compile(
+    r"([?&;](?:[\w-]*(?:password|passwd|pwd|secret|token|signature|credential|key)|sig)=)[^&\s\"']+",
+    re.IGNORECASE,
+)
+"""A value in the query of an address that lets its reader in, as signed ones have."""
 
 
 def open_command(uri: str) -> str:
@@ -42,13 +52,26 @@ def is_server(uri: str) -> bool:
 
 
 def answers(uri: str) -> bool:
-    """Whether a server is there; always true of a store in a file."""
+    """Whether a server, or the machine of a database, is there; always true of a file."""
     if not is_server(uri):
-        return True
+        return _reachable(uri)
     try:
         with urllib.request.urlopen(f"{public_uri(uri).rstrip('/')}/health", timeout=10):
             return True
     except urllib.error.HTTPError:
         return True
+    except OSError:
+        return False
+
+
+def _reachable(uri: str) -> bool:
+    """Whether something listens where a database is said to be; MLflow itself asks for minutes."""
+    parts = urllib.parse.urlsplit(uri)
+    if not parts.hostname:
+        return True
+    port = parts.port or (5432 if parts.scheme.startswith("postgres") else 3306)
+    try:
+        with socket.create_connection((parts.hostname, port), timeout=5):
+            return True
     except OSError:
         return False

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from detection.phase import centre_shift
+from pipeline.registered import is_registered, short_name
 from pipeline.upscalers import KERNELS, Upscaler, bicubic, open_upscaler
 from sr_module.catalogue import trained
 
@@ -46,7 +47,7 @@ def parse_arms(arms: list[str], protocol: Form) -> dict[str, str]:
     specs: dict[str, str] = {}
     for word in arms:
         name, _, spec = word.rpartition("=")
-        name = name or (Path(spec).stem if Path(spec).suffix else spec)
+        name = name or _name(spec)
         if name in specs:
             raise ValueError(f"arm '{name}' is there twice; name them apart with NAME=FILE")
         specs[name] = spec
@@ -59,9 +60,15 @@ def parse_arms(arms: list[str], protocol: Form) -> dict[str, str]:
         raise ValueError(f"'{REFERENCE}' is the reference arm's name; call yours something else")
     words = (*CONTROLS, *trained())
     for spec in specs.values():
-        if spec not in words and not Path(spec).is_file():
+        if spec not in words and not is_registered(spec) and not Path(spec).is_file():
             raise FileNotFoundError(f"arm '{spec}' is neither a file nor one of {', '.join(words)}")
     return specs
+
+
+def _name(spec: str) -> str:
+    if is_registered(spec):
+        return short_name(spec)
+    return Path(spec).stem if Path(spec).suffix else spec
 
 
 def open_arm(spec: str, scale: int, *, bf16: bool) -> Upscaler | None:

@@ -22,6 +22,8 @@ COMMANDS = {
     "export": "a network -> ONNX or torch.export, any batch and size, checked against torch",
     "convert": "YOLO, Pascal VOC or VisDrone annotations -> COCO; large pictures -> slices",
     "detect": "detector + COCO set + arms -> mAP-gain study with intervals and report",
+    "serve": "a network, or a detector behind one, over HTTP: pictures in, pictures or boxes out",
+    "tracking": "sync: send what an MLflow server that was away has not got; promote: a champion",
     "launch": "start a training script on several processes or nodes (`lightning run` is the same)",
 }
 

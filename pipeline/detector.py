@@ -97,13 +97,14 @@ def train_detector(
             max_steps=steps,
             devices=1,
             precision=best_precision("auto"),  # type: ignore[arg-type]
-            logger=Recorder(run),
+            logger=False,
             log_every_n_steps=20,
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=False,
             callbacks=show("training the detector"),
         )
+        trainer.logger = Recorder(run, trainer)
         with cores_shared_with(workers):
             trainer.fit(training, loader)
         loss = float(trainer.callback_metrics["train/loss"])

@@ -1,20 +1,41 @@
 """Where a run comes from: which code, which machine, who."""
 
 import getpass
+import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 
 def origin() -> dict[str, str]:
     """Which code, which machine, who."""
-    origin = {"host": socket.gethostname(), "mlflow.user": getpass.getuser()}
+    origin = {
+        "host": socket.gethostname(),
+        "mlflow.user": _user(),
+        "mlflow.source.name": _command(),
+        "mlflow.source.type": "LOCAL",
+    }
     here = Path(__file__).parent
     commit = _git("rev-parse", "HEAD", folder=here)
     if commit:
-        origin["git.commit"] = commit
+        origin["git.commit"] = origin["mlflow.source.git.commit"] = commit
         origin["git.dirty"] = str(bool(_git("status", "--porcelain", folder=here))).lower()
     return origin
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # containers run as numbers without a name
+        return str(os.getuid())
+
+
+def _command() -> str:
+    """The command and its first word, such as "srdet train"."""
+    words = [Path(sys.argv[0]).name or "python"]
+    words += [word for word in sys.argv[1:2] if word.isalpha()]
+    return " ".join(words)
 
 
 def _git(*words: str, folder: Path) -> str:

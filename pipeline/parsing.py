@@ -10,6 +10,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pipeline.data import ShardData
 from pipeline.options import Parser, UsageError
 from pipeline.settings import RunSettings
+from pipeline.upscalers import network_file
 from pipeline.world import trainer_world
 
 # Short class names in YAML are found among what is imported.
@@ -37,6 +38,12 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("run.log_every", "trainer.log_every_n_steps")
         # Where SLURM stops a job, Lightning leaves its checkpoint there, and later looks for it.
         parser.link_arguments("run.out", "trainer.default_root_dir", compute_fn=str)
+
+    def before_instantiate_classes(self) -> None:
+        """Weights to start from may be named as any network is, MLflow's registry included."""
+        arguments = self.config.model.init_args
+        if arguments.init_from:
+            arguments.init_from = str(network_file(arguments.init_from))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
         """The trainer, in the launcher's world, with neither logger nor callbacks yet."""

@@ -165,6 +165,13 @@ def write_picture(picture: Tensor, path: Path) -> None:
             image.save(temporary, kind, quality=95)  # of JPEG; the other formats have none
 
 
+def png(picture: Tensor) -> bytes:
+    """A picture ``(3, H, W)``, uint8 or float in [0, 1] (rounded), as the bytes of a PNG file."""
+    written = io.BytesIO()
+    Image.fromarray(to_uint8(picture).permute(1, 2, 0).cpu().numpy()).save(written, "PNG")
+    return written.getvalue()
+
+
 def to_uint8(picture: Tensor) -> Tensor:
     """Float [0, 1] to uint8, rounded to nearest; uint8 passes."""
     if picture.dtype == torch.uint8:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
@@ -44,6 +44,13 @@ class WholeFiles(TorchCheckpointIO):
         checkpoints.write(checkpoint, Path(path), keep=self.keep)
 
 
+class Send(Protocol):
+    """What takes a copy of a checkpoint."""
+
+    def __call__(self, path: Path, *, step: int) -> None:
+        """Takes the file as it is now."""
+
+
 class KeepLast(Checkpoint):
     """Writes the state of the run to ``last.ckpt``, every so many steps and after the last one.
 
@@ -61,6 +68,8 @@ class KeepLast(Checkpoint):
     def __init__(self, folder: Path, every: int, *, resumed: Path | None = None) -> None:
         self.path, self.every = folder / LAST, every
         self._resumed = resumed
+        self.send: Send | None = None
+        """Called with each checkpoint and its step, on rank zero: a copy may go elsewhere."""
         self._step = self._written = -1
         self._asked_to_end = False
 
@@ -124,6 +133,8 @@ class KeepLast(Checkpoint):
         self._resumed = None
         trainer.save_checkpoint(self.path)
         self._written = trainer.global_step
+        if self.send:
+            self.send(self.path, step=self._written)
 
 
 def _ends(trainer: pl.Trainer) -> bool:

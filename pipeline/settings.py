@@ -28,6 +28,11 @@ class RunSettings:
         profile: so many steps are divided into phases, for a table and a picture of where a step's
             time goes; 0 for none.
         pictures: validation pictures logged as strips at each validation.
+        send_last: checkpoints kept among the run's files in MLflow, for going on elsewhere; 0 sends
+            none.
+        register: name in MLflow's registry, such as srdet-esrgan, of which the run's network
+            becomes a version: models:/srdet-esrgan@champion is the best of them. null registers
+            none.
     """
 
     out: Path = Path("runs/train")
@@ -40,6 +45,8 @@ class RunSettings:
     log_every: int = 50
     profile: int = 0
     pictures: int = 4
+    send_last: int = 1
+    register: str | None = None
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "never"):
@@ -51,3 +58,5 @@ class RunSettings:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; it must be 1 or more")
         if self.profile < 0:
             raise ValueError(f"run.profile is {self.profile}; it must be 0 steps or more")
+        if self.send_last < 0:
+            raise ValueError(f"run.send_last is {self.send_last}; it must be 0 or more")

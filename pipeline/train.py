@@ -8,6 +8,7 @@
 Settings come from conf/default.yaml, then each --config in turn, then the command line.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -17,14 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import yaml
 from pytorch_lightning.callbacks import Callback
 
 from pipeline import profiling, tracking
-from pipeline.addresses import without_credentials
 from pipeline.checkpoints import LAST, check_space, sweep
 from pipeline.data import ShardData
-from pipeline.files import atomic_file
 from pipeline.fingerprints import listed
 from pipeline.index import Index
 from pipeline.outcome import Best, Trained, tell
@@ -33,11 +31,14 @@ from pipeline.progress import console
 from pipeline.resume import KeepBest, KeepLast, SameBuffers, WholeFiles, fit_or_stop, resume_point
 from pipeline.settings import RunSettings
 from pipeline.tracking import Run
+from pipeline.train_record import Origins, check_register, record_settings, send_networks
 from pipeline.watch import Recorder, Throughput, ValidationPictures, quiet_lightning, show
-from pipeline.world import check_world, cores_shared_with, world_of
+from pipeline.world import check_world, cores_shared_with
 from sr_module.training import SRTraining
 
 __all__ = ["CONF", "Setup", "Trained", "configured", "fit", "main", "validate"]
+
+logger = logging.getLogger(__name__)
 
 NET, BEST_NET = "net.safetensors", "best.safetensors"
 
@@ -52,6 +53,8 @@ class Setup:
     settings: RunSettings
     config: dict[str, Any]
     """All settings, resolved, as plain values."""
+    files: list[str]
+    """Where they come from, besides conf/default.yaml and the command line."""
 
 
 def main(words: list[str]) -> None:
@@ -77,7 +80,8 @@ def configured(words: list[str]) -> Setup:
     cli = parse(words)
     config = plain(cli)
     settings = RunSettings(**{**config["run"], "out": Path(config["run"]["out"])})
-    return Setup(cli.trainer, cli.model, cli.datamodule, settings, config)
+    files = [str(file) for file in cli.config.get("config") or []][1:]
+    return Setup(cli.trainer, cli.model, cli.datamodule, settings, config, files)
 
 
 def fit(
@@ -108,13 +112,15 @@ def fit(
         return None
     _prepare(setup)
     with _open_run(setup, parent=parent, resumed=checkpoint is not None) as run:
-        _record_settings(setup, run)
+        record_settings(run, setup.config, _origins(setup), settings.out)
         best = KeepBest(
             settings.out / BEST_NET, settings.best, export=partial(_export, setup, run),
             resumed=checkpoint is not None,
         )  # fmt: skip
-        trainer.logger = recorder = Recorder(run)
-        pictures = ValidationPictures(recorder, settings.pictures)
+        if settings.send_last:
+            last.send = partial(run.checkpoint, keep=settings.send_last)
+        trainer.logger = Recorder(run, trainer)
+        pictures = ValidationPictures(settings.pictures)
         shown = [best, pictures, *show("training", lambda: best.best), *watching]
         trainer.callbacks += [*shown, *keeping]  # type: ignore[attr-defined]
         if settings.profile:
@@ -131,15 +137,17 @@ def _prepare(setup: Setup) -> None:
         profiling.check_long_enough(setup.trainer.max_steps)
     sweep(settings.out)
     check_space(settings.out, setup.model, keep=settings.keep_last)
+    if unknown := check_register(settings.register, setup.model.net):
+        logger.warning("%s; whether run.register is free shows at the end", unknown)
     settings.out.mkdir(parents=True, exist_ok=True)
 
 
-def _record_settings(setup: Setup, run: Run) -> None:
-    text = yaml.safe_dump(setup.config, sort_keys=False)
-    run.params(setup.config)
-    run.text(without_credentials(text), "config.yaml")
-    with atomic_file(setup.settings.out / "config.yaml") as temporary:
-        temporary.write_text(text)
+def _origins(setup: Setup) -> Origins:
+    assert setup.data.index is not None
+    return Origins(
+        type(setup.model).__name__, setup.model.net, setup.data.shards, setup.data.index,
+        setup.files, setup.trainer.world_size,
+    )  # fmt: skip
 
 
 def _train(setup: Setup, checkpoint: Path | None) -> None:
@@ -151,28 +159,23 @@ def _train(setup: Setup, checkpoint: Path | None) -> None:
 
 
 def _open_run(setup: Setup, *, parent: Run | None, resumed: bool) -> AbstractContextManager[Run]:
-    index, settings, world = setup.data.index, setup.settings, world_of()
-    assert index is not None
-    tags = {
-        "shards": without_credentials(setup.data.shards),
-        "shards.digest": index.digest(),
-        "launcher": world.launcher if world else "none",
-        "world_size": str(setup.trainer.world_size),
-    }
-    name = settings.name or settings.out.name
+    settings, origins = setup.settings, _origins(setup)
     return tracking.start_in(
-        settings.out, settings.experiment, name, parent=parent, tags=tags, resumed=resumed
-    )
+        settings.out, settings.experiment, settings.name or settings.out.name, parent=parent,
+        tags=origins.tags, resumed=resumed, description=origins.description(),
+    )  # fmt: skip
 
 
 def _finish(setup: Setup, run: Run, counted: Throughput, best: Best | None) -> Trained:
     """Exports the averaged network, and sums up."""
     net, metrics = setup.settings.out / NET, _metrics(setup.trainer)
     _export(setup, run, net)
-    for path in [net, *([best.net] if best else [])]:
-        run.artifact(path, folder="model")
+    steps = setup.trainer.global_step
+    send_networks(
+        run, net, _origins(setup), setup.settings, best=best, metrics=metrics, steps=steps
+    )
     return Trained(
-        net, metrics, run, steps=setup.trainer.global_step, images=counted.seen,
+        net, metrics, run, steps=steps, images=counted.seen,
         seconds=counted.seconds, skipped=int(metrics.get("train/skipped", 0)), best=best,
     )  # fmt: skip
 
@@ -187,7 +190,7 @@ def _export(setup: Setup, run: Run, path: Path) -> None:
         "protocol": str(setup.model.protocol),
         "data": {"source": index.source, "digest": index.digest()},
         **_pictures(setup, index),
-        "mlflow_run": run.run_id,
+        "mlflow_run": run.stored_id,
     }
     setup.model.export(path, provenance=provenance)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.registered import is_registered, network_of
 from pipeline.world import best_precision
 from sr_module.catalogue import trained
 from sr_module.checkpoint import load_net
@@ -81,7 +82,8 @@ def open_upscaler(
 
     Args:
         model: "bicubic", "lanczos", "bilinear", "nearest", a trained network of ``srdet models``,
-            or a file: weights (ours, or published ones), or what ``srdet export`` wrote as .onnx.
+            one of MLflow's registry (models:/NAME@ALIAS, models:/NAME/VERSION), or a file: weights
+            (ours, or published ones), or what ``srdet export`` wrote as .onnx.
         scale: needed for a kernel; must be one that the network serves.
         precision: in which a network computes.
         device: where a network runs; None takes cuda where there is one.
@@ -101,11 +103,15 @@ def open_upscaler(
 
 
 def network_file(model: str) -> Path:
-    """The file of a trained network of ``srdet models``, or ``model`` itself where it is a file.
+    """The file of a network by its name, in MLflow's registry, or ``model`` itself if it is a file.
 
     Raises:
         FileNotFoundError: it is neither; the nearest name is offered.
+        ValueError: the registry has no such model.
+        ConnectionError: the registry does not answer.
     """
+    if is_registered(model):
+        return network_of(model)
     nets = trained()
     path = nets.get(model, Path(model))
     if not path.is_file():

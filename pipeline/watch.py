@@ -4,9 +4,7 @@ import logging
 import sys
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any
 
@@ -23,7 +21,6 @@ from pipeline.tracking import Run
 from sr_module.resize import imresize
 from sr_module.training import Batch, SRTraining
 
-QUEUE = 1000  # metrics and pictures on their way to the store
 ZOOM = 2
 STRIP_SIDE = 128  # hr pixels of the middle of a picture that a strip shows
 
@@ -97,17 +94,19 @@ class Throughput(pl.Callback):
 
 
 class Recorder(Logger):
-    """Sends metrics and pictures to MLflow from a thread of its own: training never waits for it.
+    """Writes a trainer's metrics, and pictures, down for MLflow; nothing waits for the store.
+
+    Every point stands at the number of steps that the network has made, whatever Lightning counts:
+    its own axis begins at 0, and counts batches where several make a step.
 
     Args:
         run: the open run.
+        trainer: whose steps count.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, trainer: pl.Trainer) -> None:
         super().__init__()
-        self.run = run
-        self._thread = ThreadPoolExecutor(1)
-        self._sent: deque[Future[None]] = deque()
+        self.run, self.trainer = run, trainer
 
     @property
     def name(self) -> str:
@@ -123,34 +122,20 @@ class Recorder(Logger):
         """Nothing: the resolved config is logged where the run is opened."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """One point of each metric."""
-        self._submit(lambda: self.run.metrics(metrics, step=step or 0))
+        """One point of each metric; without Lightning's epochs, which are none of the data."""
+        told = {key: value for key, value in metrics.items() if key != "epoch"}
+        self.run.metrics(told, step=self.trainer.global_step)
 
-    def picture(self, key: str, picture: Tensor, *, step: int) -> None:
+    def picture(self, key: str, picture: Tensor) -> None:
         """One picture."""
-        self._submit(lambda: self.run.picture(key, picture, step=step))
-
-    def finalize(self, status: str) -> None:
-        """Waits for what is on its way; raises what went wrong with it, where nothing else did."""
-        wait(self._sent)
-        if status == "success":
-            self._collect()
-
-    def _collect(self) -> None:
-        while self._sent and self._sent[0].done():
-            self._sent.popleft().result()
-
-    def _submit(self, call: Callable[[], None]) -> None:
-        self._collect()
-        if len(self._sent) < QUEUE:  # a store slower than that loses points, not the run
-            self._sent.append(self._thread.submit(call))
+        self.run.picture(key, picture, step=self.trainer.global_step)
 
 
 class ValidationPictures(pl.Callback):
     """Logs strips ``LR | bicubic | SR | HR`` of the first validation pictures, with their step."""
 
-    def __init__(self, recorder: Recorder, count: int) -> None:
-        self.recorder, self.count = recorder, count
+    def __init__(self, count: int) -> None:
+        self.count = count
 
     def on_validation_batch_end(
         self,
@@ -165,8 +150,9 @@ class ValidationPictures(pl.Callback):
         if batch_idx >= self.count or trainer.sanity_checking:
             return
         assert isinstance(pl_module, SRTraining)
+        assert isinstance(trainer.logger, Recorder)
         picture = strip(pl_module, *batch)
-        self.recorder.picture(f"validation_{batch_idx}", picture, step=trainer.global_step)
+        trainer.logger.picture(f"validation_{batch_idx}", picture)
 
 
 def strip(model: SRTraining, lr: Tensor, hr: Tensor) -> Tensor:

@@ -17,8 +17,12 @@ LIGHTNING = (
     "pipeline/parsing.py",
     "pipeline/watch.py", "pipeline/detector.py", "pipeline/profiling.py",
 )  # fmt: skip
+MLFLOW = ("delivery", "models", "registry", "store", "system")
 DOORS = {
-    "mlflow": ("pipeline/tracking.py",),
+    "mlflow": (
+        *(f"pipeline/recording/{file}.py" for file in MLFLOW),
+        "pipeline/served.py",
+    ),
     # sweeps; and work shared among workers, whatever it is
     "ray": ("pipeline/spread.py", "pipeline/tune.py"),
     "webdataset": ("pipeline/samples.py", "pipeline/shard_writer.py", "pipeline/stream.py"),

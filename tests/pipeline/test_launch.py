@@ -149,7 +149,7 @@ def launched(launcher: list[str], words: list[str], folder: Path, store: str) ->
 
 def one_run_of_two(folder: Path, store: str, launcher: str, gan: bool) -> None:
     client = MlflowClient(store)
-    run_id = json.loads((folder / "run" / "run.json").read_text())["run_id"]
+    run_id = json.loads((folder / "run" / "record" / "run.json").read_text())["run_id"]
     run = client.get_run(run_id)
     alike = client.search_runs([run.info.experiment_id], f"attributes.run_name = '{folder.name}'")
     assert [found.info.run_id for found in alike] == [run_id]
@@ -197,5 +197,5 @@ def test_lightnings_own_processes_train_one_run_too(words, tmp_path, store):
         env=environment, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    run_id = json.loads((tmp_path / "run" / "run.json").read_text())["run_id"]
+    run_id = json.loads((tmp_path / "run" / "record" / "run.json").read_text())["run_id"]
     assert MlflowClient(store).get_run(run_id).data.tags["world_size"] == "2"

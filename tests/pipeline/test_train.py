@@ -143,13 +143,19 @@ def test_a_run_leaves_network_checkpoint_config_and_a_complete_record(
     assert run.data.tags["world_size"] == "1"
     assert len(run.data.tags["shards.digest"]) == 64
     for metric in ("train/loss", "train/loss_d", "train/gan", "train/learning_rate"):
-        assert [step for step, _ in trained.run.history(metric)] == list(range(7)), metric
+        assert [step for step, _ in trained.run.history(metric)] == list(range(1, 8)), metric
     scores = trained.run.history("val/psnr_y")
     assert [step for step, _ in scores] == [3, 7]  # the end of the epoch, and of the run
     assert trained.metrics["val/psnr_y"] == pytest.approx(scores[-1][1])
-    assert trained.run.history("train/images_seen")[-1] == (6, 14.0)
+    assert trained.run.history("train/images_seen")[-1] == (7, 14.0)
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert {"config.yaml", "model", "images"} <= names
+    assert {"config.yaml", "weights", "images", "checkpoints"} <= names
+    assert run.data.tags["config"].endswith("gan.yaml")
+    assert "**msrresnet x4** by Adversarial" in run.data.tags["mlflow.note.content"]
+    contexts = [each.tags[0].value for each in run.inputs.dataset_inputs]
+    assert sorted(contexts) == ["training", "validation"]
+    (output,) = run.outputs.model_outputs
+    assert (output.step, client.get_logged_model(output.model_id).name) == (7, "network")
     provenance = read_provenance(trained.net)
     assert provenance["steps"] == 7
     assert provenance["mlflow_run"] == run.info.run_id
@@ -176,7 +182,7 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(tiny: Words, client: Mlflo
     assert first.run is not None
     assert second.run is not None
     assert first.run.run_id == second.run.run_id
-    assert [step for step, _ in second.run.history("train/loss")] == list(range(7))
+    assert [step for step, _ in second.run.history("train/loss")] == list(range(1, 8))
     params = client.get_run(second.run.run_id).data.params
     assert params["trainer.max_steps"] == "3"  # MLflow's parameters cannot change
 
@@ -201,7 +207,7 @@ def test_an_interrupted_run_is_killed_and_a_broken_one_failed_in_mlflow(
     with pytest.raises(RuntimeError, match="broken"):
         train(tiny(out="failed"), watching=[Break()])
     for name in ("killed", "failed"):
-        run_id = json.loads((tmp_path / name / "run.json").read_text())["run_id"]
+        run_id = json.loads((tmp_path / name / "record" / "run.json").read_text())["run_id"]
         assert client.get_run(run_id).info.status == name.upper()
 
 
@@ -216,7 +222,7 @@ def test_a_terminated_run_ends_with_its_status_and_goes_on_later(
     with pytest.raises(SystemExit) as stop:
         train(tiny(), watching=[Terminate()])
     assert stop.value.code == 143  # as the shell says of a process that SIGTERM ended
-    run_id = json.loads((tmp_path / "run" / "run.json").read_text())["run_id"]
+    run_id = json.loads((tmp_path / "run" / "record" / "run.json").read_text())["run_id"]
     assert client.get_run(run_id).info.status == "KILLED"
     assert state(tmp_path / "run")["global_step"] == 4  # the step was brought to its end and kept
     assert read_provenance(train(tiny()).net)["steps"] == 7
@@ -293,7 +299,10 @@ def test_settings_come_from_the_default_file_then_each_config_then_the_words(
         (["--data.batch_size", "many"], r"data\.batch_size.*many"),
         (["--model.init_args.arch", "srresnt"], r"did you mean 'srresnet'"),
         (["--model.init_args.loss", "l3"], "unknown pixel loss 'l3'"),
-        (["--model.init_args.init_from", "nowhere.safetensors"], "no weights at nowhere"),
+        (
+            ["--model.init_args.init_from", "nowhere.safetensors"],
+            "'nowhere.safetensors' is neither a file nor one of",
+        ),
         (["--run.best", "val/psnr"], "did you mean 'val/psnr_y'"),
         (["--run.keep_last", "0"], "run.keep_last is 0; it must be 1 or more"),
         (["--data.crop", "30"], "data.crop 30 is not a multiple of the scale 4"),

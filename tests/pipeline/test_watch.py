@@ -1,6 +1,4 @@
 import re
-import threading
-import time
 from typing import Any
 
 import pytest
@@ -11,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline.tracking import Run, start
-from pipeline.watch import QUEUE, Bar, Lines, Recorder, Reporter, Throughput, show, strip
+from pipeline.watch import Bar, Lines, Recorder, Reporter, Throughput, show, strip
 from pipeline.watch import ValidationPictures as Pictures
 from sr_module.regression import Regression
 from sr_module.resize import imresize
@@ -32,28 +30,32 @@ def data(pictures: int, batch_size: int) -> DataLoader:
     return DataLoader(TensorDataset(imresize(hr, 0.25), hr), batch_size)
 
 
-def fit(steps: int, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
+def fit(
+    steps: int, *callbacks: pl.Callback, record: Run | None = None, **settings: Any
+) -> pl.Trainer:
     trainer = pl.Trainer(
         max_steps=steps, accelerator="cpu", devices=1, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=1,
         callbacks=list(callbacks), **{"logger": False, "log_every_n_steps": 1, **settings},
     )  # fmt: skip
+    if record is not None:
+        trainer.logger = Recorder(record, trainer)
     trainer.fit(model(), data(4, 2), data(3, 1))
     return trainer
 
 
 def test_speed_waiting_and_images_seen_are_logged_every_so_many_steps(run):
-    fit(6, Throughput(2), logger=Recorder(run), log_every_n_steps=2)
-    assert [step for step, _ in run.history("train/images_per_s")] == [1, 3, 5]
-    assert run.history("train/images_seen") == [(1, 4), (3, 8), (5, 12)]
+    fit(6, Throughput(2), record=run, log_every_n_steps=2)
+    assert [step for step, _ in run.history("train/images_per_s")] == [2, 4, 6]
+    assert run.history("train/images_seen") == [(2, 4), (4, 8), (6, 12)]
     assert run.history("train/learning_rate")[0][1] == pytest.approx(2e-4)
     assert all(0 <= share <= 1 for _, share in run.history("train/data_wait"))
     assert all(speed > 0 for _, speed in run.history("train/images_per_s"))
 
 
 def test_a_short_epoch_does_not_hide_the_speed(run):
-    fit(6, Throughput(3), logger=Recorder(run), log_every_n_steps=3)  # two steps an epoch
-    assert run.history("train/images_seen") == [(2, 6), (5, 12)]
+    fit(6, Throughput(3), record=run, log_every_n_steps=3)  # two steps an epoch
+    assert run.history("train/images_seen") == [(3, 6), (6, 12)]
 
 
 def test_images_seen_survive_a_resume():
@@ -66,8 +68,8 @@ def test_images_seen_survive_a_resume():
 
 
 def test_the_first_validation_pictures_are_logged_at_each_validation(run, store):
-    recorder = Recorder(run)
-    fit(4, Pictures(recorder, 2), logger=recorder)
+    fit(4, Pictures(2), record=run)
+    run.history("train/loss")  # all that was told before is in the store then
     names = [item.path for item in MlflowClient(store).list_artifacts(run.run_id, "images")]
     pictures = {tuple(re.findall(r"validation_(\d)\Wstep\W(\d+)", name)[0]) for name in names}
     assert pictures == {("0", "2"), ("1", "2"), ("0", "4"), ("1", "4")}
@@ -91,56 +93,12 @@ def test_a_strip_of_a_small_or_narrow_picture_is_as_large_as_the_picture():
     assert strip(model(), imresize(hr, 0.25), hr).shape == (3, 32, 4 * 32)
 
 
-class Slow(Run):
-    """A store that takes its time, and notes what comes."""
-
-    came: list[tuple[str, int]]
-    gate: threading.Event
-
-    def metrics(self, values, *, step=0):
-        self.gate.wait()
-        self.came.append((next(iter(values)), step))
-
-
-@pytest.fixture
-def slow() -> Slow:
-    made = Slow("http://nowhere", "1", "2")
-    object.__setattr__(made, "came", [])
-    object.__setattr__(made, "gate", threading.Event())
-    return made
-
-
-def test_a_slow_store_delays_no_step_and_loses_nothing_before_the_end(slow):
-    recorder = Recorder(slow)
-    began = time.perf_counter()
-    for step in range(50):
-        recorder.log_metrics({"loss": 1.0}, step)
-    assert time.perf_counter() - began < 5
-    assert slow.came == []
-    slow.gate.set()
-    recorder.finalize("success")
-    assert slow.came == [("loss", step) for step in range(50)]
-
-
-def test_a_store_that_stands_still_loses_points_not_memory(slow):
-    recorder = Recorder(slow)
-    for step in range(QUEUE + 50):
-        recorder.log_metrics({"loss": 1.0}, step)
-    slow.gate.set()
-    recorder.finalize("success")
-    assert len(slow.came) == QUEUE
-
-
-def test_what_a_store_refuses_is_an_error_unless_another_came_first(slow, monkeypatch):
-    def refuse(self, values, *, step=0):
-        raise ValueError("refused")
-
-    monkeypatch.setattr(Slow, "metrics", refuse)
-    recorder = Recorder(slow)
-    recorder.log_metrics({"loss": 1.0}, 0)
-    recorder.finalize("failed")
-    with pytest.raises(ValueError, match="refused"):
-        recorder.finalize("success")
+def test_points_of_training_and_validation_stand_at_the_steps_made(run):
+    trainer = fit(4, Throughput(1), record=run, log_every_n_steps=1)
+    assert trainer.global_step == 4
+    assert [step for step, _ in run.history("train/loss")] == [1, 2, 3, 4]
+    assert [step for step, _ in run.history("val/psnr_y")] == [2, 4]
+    assert run.history("epoch") == []
 
 
 def test_lines_tell_the_scores_of_each_validation_with_its_step(capsys):
