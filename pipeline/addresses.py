@@ -46,6 +46,15 @@ def open_command(uri: str) -> str:
     return f"{python} -m mlflow ui --backend-store-uri {shlex.quote(public_uri(uri))} --port 5000"
 
 
+def runs_page(uri: str, experiment_id: str) -> str:
+    """The address of an experiment's runs, once its store is shown.
+
+    Without the word about its kind, MLflow opens every experiment as one of chat agents.
+    """
+    base = public_uri(uri).rstrip("/") if is_server(uri) else "http://127.0.0.1:5000"
+    return f"{base}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+
+
 def is_server(uri: str) -> bool:
     """Whether a store is reached over http(s) rather than in a file."""
     return uri.startswith(("http://", "https://"))

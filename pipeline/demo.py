@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from pipeline import tracking
+from pipeline.addresses import runs_page
 from pipeline.detect import StudyResult, detect
 from pipeline.detector import train_detector
 from pipeline.files import atomic_file
@@ -149,7 +150,8 @@ def _study(
         arms=arms, out=out / "study", title="Does super-resolution help? The srdet demo",
         scale=sizes["scale"], windows=Windows(**sizes["windows"]),
         statistics=Statistics(resamples=sizes["resamples"]),
-        name="5 study", experiment=EXPERIMENT, parent=parent, training=curves,
+        register="srdet-demo-detector", name="5 study", experiment=EXPERIMENT, parent=parent,
+        training=curves,
     )  # fmt: skip
 
 
@@ -171,7 +173,5 @@ def _tell(result: StudyResult, out: Path, run: Run, *, seconds: float) -> None:
     console.print(f"\nall of it took {seconds / 60:.1f} minutes and lies in {out}", highlight=False)
     console.print(f"report   {result.report}", highlight=False, soft_wrap=True)
     console.print(f"MLflow   {tracking.open_command(run.uri)}", highlight=False, soft_wrap=True)
-    if run.uri.startswith("sqlite:"):
-        # MLflow opens an experiment on a page for chat agents; this one lists the runs.
-        place = f"http://127.0.0.1:5000/#/experiments/{run.experiment_id}/runs"
-        console.print(f"         and then open {place}", highlight=False, soft_wrap=True)
+    place = runs_page(run.uri, run.experiment_id)
+    console.print(f"         and then open {place}", highlight=False, soft_wrap=True)

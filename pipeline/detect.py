@@ -41,6 +41,7 @@ from pipeline.look import Eyes, Looking
 from pipeline.measures import measure_arms
 from pipeline.options import run_function
 from pipeline.plans import plan_windows
+from pipeline.registered import check_free
 from pipeline.report import CurveView, plots, print_table, write_report
 from pipeline.spread import RaySpread
 from pipeline.study import (
@@ -54,6 +55,7 @@ from pipeline.study import (
     run_arm,
 )
 from pipeline.study_files import file_name, save_detections, save_truth
+from pipeline.study_record import ArmModels, as_markdown, coco_data
 from pipeline.study_settings import Join, Merging, Statistics, Windows
 from pipeline.tracking import Run
 from pipeline.upscalers import Upscaler
@@ -106,6 +108,7 @@ def detect(
     at_once: int = 16,
     ray: int = 0,
     ray_address: str | None = None,
+    register: str | None = None,
     name: str | None = None,
     experiment: str = "srdet detect",
     parent: Run | None = None,
@@ -147,6 +150,8 @@ def detect(
             of resamples looks at nothing twice.
         ray: workers of a Ray cluster that share the pictures; 0 does without. No box changes.
         ray_address: of a running cluster; this machine's cores without it.
+        register: name in MLflow's registry of which the best network's arm becomes a version: a
+            model that answers a picture with detections (`srdet serve`).
         name: how the run is called in MLflow; the out folder's name without it.
         experiment: MLflow experiment.
         parent: run under which this one is shown.
@@ -160,6 +165,7 @@ def detect(
     pictures = load_pictures(coco, images, degradation=reduced, limit=limit, ignored=ignored)
     check_perfect(pictures.truth, max_detections=max_detections)
     _check_windows(windows, pictures)
+    check_free(register, kind="detector", scale=scale)
     if calibrate_on:
         set_aside(list(pictures.paths), calibrate_on, seed=statistics.seed)  # refuses too few
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -182,8 +188,17 @@ def detect(
         "precision": "bf16" if bf16 else "fp32", "device": device,
         "max_detections": max_detections,
     }  # fmt: skip
+    objects = sum(len(boxes) for boxes in pictures.truth.boxes.values())
+    data = coco_data(
+        coco, images, context="evaluation", pictures=len(pictures.truth.images), objects=objects
+    )
+    models = ArmModels(
+        detector, detector_weights, scale, windows, join, merge, pictures.truth.categories,
+        pictures.reduction, data,
+    )  # fmt: skip
     with tracking.start(experiment, name or out.name, parent=parent) as run:
         run.params(settings)
+        run.inputs([data])
         looking = Looking(
             at_once, out / "seen", _identity(settings, detector, detector_weights),
             RaySpread(ray, ray_address, 1.0 if device == "cuda" else 0.0) if ray else None,
@@ -203,7 +218,9 @@ def detect(
                     held=held, again=partial(_open, open_detector, openers[arm_name]),
                 )  # fmt: skip
                 _log_arm(child, arm, out)
+                models.send(child, arm)
                 done.append(arm)
+        models.register_best(run, done, register)
         measures = measure_arms(split.truth, done, reference=REFERENCE, statistics=statistics)
         covered = coverage(
             split.truth.boxes, split.plan, small=windows.small, found=_first_finds(split, join)
@@ -295,7 +312,7 @@ def _conclude(run: Run, study: Findings, out: Path) -> StudyResult:
         values = {key: gain.difference, f"{key}_ci_lo": gain.low, f"{key}_ci_hi": gain.high}
         run.metrics({k: v for k, v in values.items() if not math.isnan(v)})
     run.table([_gain_row(gain) for gain in measured], "gains.json")
-    run.tags({"mlflow.note.content": view.verdict})
+    run.describe(as_markdown(study.arms, view.verdict))
     print_table(view, Console())
     return StudyResult(study, view.verdict, report)
 

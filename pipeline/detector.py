@@ -21,6 +21,7 @@ from pipeline.fingerprints import fingerprint, listed
 from pipeline.pictures import read_picture
 from pipeline.progress import bar, console
 from pipeline.study import load_pictures
+from pipeline.study_record import coco_data
 from pipeline.tracking import Run
 from pipeline.watch import Recorder, quiet_lightning, show
 from pipeline.world import best_precision, cores_shared_with
@@ -93,6 +94,7 @@ def train_detector(
     started = time.perf_counter()
     with tracking.start(experiment, name or architecture, parent=parent) as run:
         run.params(settings)
+        run.inputs([coco_data(coco, images, context="training", pictures=len(seen))])
         trainer = pl.Trainer(
             max_steps=steps,
             devices=1,
@@ -111,12 +113,12 @@ def train_detector(
         path = out / DETECTOR
         out.mkdir(parents=True, exist_ok=True)
         provenance = {
-            key: str(value) for key, value in {**settings, "mlflow_run": run.run_id}.items()
+            key: str(value) for key, value in {**settings, "mlflow_run": run.stored_id}.items()
         } | listed(seen)
         save_detector(
             model, path, architecture=architecture, categories=categories, provenance=provenance
         )
-        run.artifact(path, folder="model")
+        run.artifact(path, folder="weights")
     trained = DetectorTrained(path, loss, time.perf_counter() - started)
     console.print(f"detector: {path} (loss {loss:.3f}, {trained.seconds:.0f} s)", highlight=False)
     return trained

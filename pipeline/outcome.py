@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from pipeline.addresses import open_command
+from pipeline.addresses import open_command, runs_page
 from pipeline.progress import console
 from pipeline.tracking import Run
 
@@ -69,3 +69,5 @@ def tell(trained: Trained) -> None:
         console.print(f"best by {best}: {best.net}", highlight=False, soft_wrap=True)
     if trained.run:
         console.print(f"MLflow: {open_command(trained.run.uri)}", highlight=False, soft_wrap=True)
+        place = runs_page(trained.run.uri, trained.run.experiment_id)
+        console.print(f"        and then {place}", highlight=False, soft_wrap=True)

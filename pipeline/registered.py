@@ -1,11 +1,15 @@
 """Models of MLflow's registry, as files here: ``models:/srdet-esrgan@champion``."""
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 
 from pipeline.addresses import default_uri, public_uri
 from pipeline.recording import registry
+from pipeline.recording.store import AwayError
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "models:/"
 FOLDER, NET = "srdet", "net.safetensors"
@@ -40,6 +44,20 @@ def packed(model: str) -> Path:
 def short_name(model: str) -> str:
     """What to call it where names have no signs: srdet-esrgan-champion."""
     return model.removeprefix(PREFIX).replace("@", "-").replace("/", "-")
+
+
+def check_free(name: str | None, *, kind: str, scale: int) -> None:
+    """Looks before the work whether its model can be registered under ``name``, if one is given.
+
+    Raises:
+        ValueError: the name is taken by models of another kind, or is none.
+    """
+    if name is None:
+        return
+    try:
+        registry.check_name(default_uri(), name, kind=kind, scale=scale)
+    except AwayError as error:
+        logger.warning("%s; whether '%s' is free shows at the end", error, name)
 
 
 def _cache() -> Path:

@@ -8,7 +8,6 @@
 Settings come from conf/default.yaml, then each --config in turn, then the command line.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -28,17 +27,16 @@ from pipeline.index import Index
 from pipeline.outcome import Best, Trained, tell
 from pipeline.parsing import CONF, parse, plain
 from pipeline.progress import console
+from pipeline.registered import check_free
 from pipeline.resume import KeepBest, KeepLast, SameBuffers, WholeFiles, fit_or_stop, resume_point
 from pipeline.settings import RunSettings
 from pipeline.tracking import Run
-from pipeline.train_record import Origins, check_register, record_settings, send_networks
+from pipeline.train_record import Origins, record_settings, send_networks
 from pipeline.watch import Recorder, Throughput, ValidationPictures, quiet_lightning, show
 from pipeline.world import check_world, cores_shared_with
 from sr_module.training import SRTraining
 
 __all__ = ["CONF", "Setup", "Trained", "configured", "fit", "main", "validate"]
-
-logger = logging.getLogger(__name__)
 
 NET, BEST_NET = "net.safetensors", "best.safetensors"
 
@@ -137,8 +135,7 @@ def _prepare(setup: Setup) -> None:
         profiling.check_long_enough(setup.trainer.max_steps)
     sweep(settings.out)
     check_space(settings.out, setup.model, keep=settings.keep_last)
-    if unknown := check_register(settings.register, setup.model.net):
-        logger.warning("%s; whether run.register is free shows at the end", unknown)
+    check_free(settings.register, kind="network", scale=setup.model.net.scale)
     settings.out.mkdir(parents=True, exist_ok=True)
 
 

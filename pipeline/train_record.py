@@ -12,10 +12,8 @@ from pipeline.files import atomic_file
 from pipeline.index import Index
 from pipeline.outcome import Best
 from pipeline.packing import pack_network
-from pipeline.recording.registry import check_name
-from pipeline.recording.store import AwayError
 from pipeline.settings import RunSettings
-from pipeline.tracking import Card, Data, Run, default_uri
+from pipeline.tracking import Card, Data, Run
 from pipeline.world import world_of
 from sr_module.net import SRNet
 
@@ -89,24 +87,6 @@ class Origins:
         for name, value in (scores or {}).items():
             lines.append(f"- {name}: **{value:.4g}**")
         return "\n".join(lines)
-
-
-def check_register(register: str | None, net: SRNet) -> str:
-    """Looks before the first step whether the run's network can be registered.
-
-    Returns:
-        Why it is not known yet; empty if it can.
-
-    Raises:
-        ValueError: the name is taken by models of another kind, or is none.
-    """
-    if register is None:
-        return ""
-    try:
-        check_name(default_uri(), register, kind="network", scale=net.scale)
-    except AwayError as error:
-        return str(error)
-    return ""
 
 
 def record_settings(run: Run, config: Mapping[str, Any], origins: Origins, out: Path) -> None:

@@ -5,13 +5,17 @@ import mlflow
 import pytest
 import torch
 
+from detection.boxes import xyxy_to_xywh
 from detection.detectors import save_detector
 from detection.families import build_model
 from pipeline import cli
-from pipeline.pictures import write_picture
+from pipeline.pictures import read_picture, to_float, write_picture
+from pipeline.registered import packed
+from pipeline.served import _load_pyfunc
 from pipeline.study_files import load_truth
 from pipeline.train import CONF
 from sr_module import build, save_net
+from sr_module.degrade import Degradation
 
 SIDE = 64
 
@@ -55,7 +59,7 @@ def words(folder: Path, *more: str) -> list[str]:
 
 def test_a_study_leaves_report_numbers_windows_detections_and_nested_runs(scene):
     arms = ("--arms", "none", f"sr={scene / 'sr.safetensors'}", "original")
-    assert cli.main(words(scene, *arms)) == 0
+    assert cli.main(words(scene, *arms, "--register", "srdet-things")) == 0
     out = scene / "study"
     page = (out / "report.html").read_text()
     numbers = json.loads((out / "study.json").read_text())
@@ -84,6 +88,31 @@ def test_a_study_leaves_report_numbers_windows_detections_and_nested_runs(scene)
     for heading in ("Gain or luck", "AP by AI-TOD&#39;s sizes", "Kinds of error", "Alignment"):
         assert f"<h2>{heading}</h2>" in page, heading
     assert "report.html" in {item.path for item in client.list_artifacts(study.info.run_id)}
+    (taken,) = study.inputs.dataset_inputs
+    assert taken.tags[0].value == "evaluation"
+    assert json.loads(taken.dataset.profile) == {"pictures": 3, "objects": 6}
+    assert "| sr |" in study.data.tags["mlflow.note.content"]
+    with_model = {run.info.run_name for run in runs if run.outputs and run.outputs.model_outputs}
+    assert with_model == {"study", "arm sr"}
+    version = client.get_model_version_by_alias("srdet-things", "champion")
+    assert (version.run_id, version.tags["arm"]) == (study.info.run_id, "sr")
+
+
+def test_the_registered_arm_of_a_study_finds_what_the_study_found(scene, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(scene / "cache"))
+    arms = ("--arms", f"sr={scene / 'sr.safetensors'}", "--register", "srdet-things")
+    assert cli.main(words(scene, *arms)) == 0
+    served = _load_pyfunc(str(packed("models:/srdet-things@champion") / "data" / "srdet"))
+    lr = Degradation(4)(to_float(read_picture(scene / "images" / "2.png"))[None])[0]
+    found = served._detect(lr)
+    rows = json.loads((scene / "study" / "detections_sr.json").read_text())
+    told = [(row["bbox"], row["score"]) for row in rows if row["image_id"] == 2]
+    assert len(told) == len(found.scores) > 0
+    for (box, score), ours, sure in zip(
+        told, xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), strict=True
+    ):
+        assert sure == pytest.approx(score, abs=1e-4)
+        assert [4 * side for side in ours] == pytest.approx(box, abs=1e-2)
 
 
 def test_every_control_arm_and_an_oracle_have_a_study_that_is_marked(scene, capsys):
