@@ -168,7 +168,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     control = [programs / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log"]
     _run([*control, "-o", options, "start"], user)
     try:
-        yield f"postgresql://mlflow:secret@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg2://mlflow:secret@127.0.0.1:{port}/postgres"
     finally:
         _run([*control, "-m", "immediate", "stop"], user)
 
