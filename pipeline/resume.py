@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import distributed
+from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline import checkpoints
 from pipeline.checkpoints import LAST
@@ -117,11 +118,11 @@ class KeepLast(Checkpoint):
             SystemExit: SIGTERM came, with status 143.
         """
         step, before = trainer.global_step, self._step
-        if step == before and not _ends(trainer):
+        if step == before and not ends(trainer):
             return  # gradients of this batch wait for those of the next
         self._step = step
         asked = trainer.strategy.reduce_boolean_decision(self._asked_to_end, all=False)
-        due = asked or step % self.every == 0 or _ends(trainer)
+        due = asked or step % self.every == 0 or ends(trainer)
         if due and step != self._written:
             self._write(trainer)
         if asked:
@@ -137,7 +138,7 @@ class KeepLast(Checkpoint):
             self.send(self.path, step=self._written)
 
 
-def _ends(trainer: pl.Trainer) -> bool:
+def ends(trainer: pl.Trainer) -> bool:
     """Whether the run ends with this batch, by steps, by epochs or by another callback's wish."""
     last_epoch = trainer.max_epochs == trainer.current_epoch + 1
     steps = trainer.global_step >= trainer.max_steps >= 0
@@ -191,6 +192,37 @@ class SameBuffers(pl.Callback):
         if trainer.world_size > 1:
             for buffer in pl_module.buffers():
                 distributed.broadcast(buffer, src=0)
+
+
+class TakeSettings(pl.Callback):
+    """After a resume, rates and their schedules are those of the settings, not of the checkpoint.
+
+    A run that goes on under other settings, as in a sweep that changes them while it trains, would
+    otherwise keep the rates with which the checkpoint was written. Under the same settings nothing
+    changes. What the optimisers have learned (their moments) stays in any case.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Called when the checkpoint's state is in place."""
+        made: Any = pl_module.configure_optimizers()
+        if isinstance(made, dict):
+            made = [made["optimizer"]], [made["lr_scheduler"]["scheduler"]]
+        for optimizer, fresh in zip(trainer.optimizers, made[0], strict=True):
+            for group, settings in zip(optimizer.param_groups, fresh.param_groups, strict=True):
+                group.update({key: v for key, v in settings.items() if key != "params"})
+        for config, fresh in zip(trainer.lr_scheduler_configs, made[1], strict=True):
+            _follow(config.scheduler, fresh.base_lrs)
+
+
+def _follow(schedule: Any, rates: list[float]) -> None:  # noqa: ANN401 (Lightning's union)
+    """Has a schedule go on from these first rates, at the step where it is."""
+    assert isinstance(schedule, LambdaLR)
+    schedule.base_lrs = list(rates)
+    factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+    now = [rate * factor for rate, factor in zip(rates, factors, strict=True)]
+    schedule._last_lr = list(now)
+    for group, rate in zip(schedule.optimizer.param_groups, now, strict=True):
+        group["lr"] = rate
 
 
 def resume_point(folder: Path, resume: str, *, says: bool = True) -> Path | None:

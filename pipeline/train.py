@@ -36,7 +36,7 @@ from pipeline.watch import Recorder, Throughput, ValidationPictures, quiet_light
 from pipeline.world import check_world, cores_shared_with
 from sr_module.training import SRTraining
 
-__all__ = ["CONF", "Setup", "Trained", "configured", "fit", "main", "validate"]
+__all__ = ["CONF", "Setup", "Trained", "configured", "export", "fit", "main", "period", "validate"]
 
 NET, BEST_NET = "net.safetensors", "best.safetensors"
 
@@ -82,6 +82,11 @@ def configured(words: list[str]) -> Setup:
     return Setup(cli.trainer, cli.model, cli.datamodule, settings, config, files)
 
 
+def period(setup: Setup) -> int:
+    """Steps between two validations."""
+    return max(1, setup.data.steps_per_epoch // setup.trainer.accumulate_grad_batches)
+
+
 def fit(
     setup: Setup, *, parent: Run | None = None, watching: Sequence[Callback] = ()
 ) -> Trained | None:
@@ -112,7 +117,7 @@ def fit(
     with _open_run(setup, parent=parent, resumed=checkpoint is not None) as run:
         record_settings(run, setup.config, _origins(setup), settings.out)
         best = KeepBest(
-            settings.out / BEST_NET, settings.best, export=partial(_export, setup, run),
+            settings.out / BEST_NET, settings.best, export=partial(export, setup, run),
             resumed=checkpoint is not None,
         )  # fmt: skip
         if settings.send_last:
@@ -166,7 +171,7 @@ def _open_run(setup: Setup, *, parent: Run | None, resumed: bool) -> AbstractCon
 def _finish(setup: Setup, run: Run, counted: Throughput, best: Best | None) -> Trained:
     """Exports the averaged network, and sums up."""
     net, metrics = setup.settings.out / NET, _metrics(setup.trainer)
-    _export(setup, run, net)
+    export(setup, run, net)
     steps = setup.trainer.global_step
     send_networks(
         run, net, _origins(setup), setup.settings, best=best, metrics=metrics, steps=steps
@@ -177,7 +182,7 @@ def _finish(setup: Setup, run: Run, counted: Throughput, best: Best | None) -> T
     )  # fmt: skip
 
 
-def _export(setup: Setup, run: Run, path: Path) -> None:
+def export(setup: Setup, run: Run, path: Path) -> None:
     """Writes the averaged network with where it comes from."""
     index = setup.data.index
     assert index is not None

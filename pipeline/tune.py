@@ -1,227 +1,273 @@
 """``srdet tune``: a Ray Tune sweep over any training setting; a trial is a ``srdet train`` run.
 
     srdet tune --config conf/tune/smoke.yaml --shards shards/
+    srdet tune --config conf/tune/smoke.yaml --shards shards/ --resume
+    srdet tune --config conf/tune/srgan.yaml --shards shards/ --address head:6379
 
-In MLflow the sweep is one run and its trials are nested below it.
+In MLflow the sweep is one run and its trials are nested below it. The best trial's network is left
+as net.safetensors and its settings as best.yaml, which ``srdet train --config`` takes.
 """
 
-import os
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from pipeline import tracking
+from pipeline.addresses import is_server, open_command, without_credentials
+from pipeline.files import atomic_file
 from pipeline.options import run_function
-from pipeline.progress import console
+from pipeline.sweeps.board import Board, say, showing
+from pipeline.sweeps.cluster import check_address, connected, gpus_per_trial
+from pipeline.sweeps.outcome import (
+    Ended,
+    Standing,
+    ended,
+    failures,
+    print_table,
+    rows,
+    stand,
+    story,
+)
+from pipeline.sweeps.settings import Budget, GainStudy, Hopeless, Lpips, Mode, Resources, Scheduler
+from pipeline.sweeps.space import Point, Space, parse_space
+from pipeline.sweeps.words import base_words
 from pipeline.tracking import Run
 
 if TYPE_CHECKING:
-    from ray.tune import ResultGrid
+    from pipeline.sweeps.running import Strategy
+    from pipeline.sweeps.trial import Plan
 
-SAMPLERS = ("choice", "uniform", "loguniform", "randint", "grid_search")
+DEFINITION = "sweep.json"
+NET, BEST = "net.safetensors", "best.yaml"
 
 
 @dataclass(frozen=True)
 class Swept:
-    """The end of a sweep."""
+    """The end of a sweep.
 
-    best: dict[str, Any]
-    """The settings of the best trial, those that were searched."""
-    value: float
+    Attributes:
+        best: settings of the best trial, those that were searched.
+        metrics: of its network.
+        net: that network.
+        config: its settings as a file for `srdet train --config`.
+        trials: all of them, the best first.
+        front: trials that no other one beats; of one objective, the best alone.
+    """
+
+    best: Point
+    metrics: dict[str, float]
+    net: Path
     config: Path
-    """Resolved config of the best trial, ready for ``srdet train --config``."""
-    trials: int
-    failed: int
+    trials: list[Ended]
+    front: list[Ended]
 
 
 def main(words: list[str]) -> None:
-    """The command."""
+    """The command; a bare ``--resume`` or ``--dry`` means yes."""
+    followed = zip(words, [*words[1:], "--"], strict=True)
+    switches = [w in ("--resume", "--dry") and after.startswith("--") for w, after in followed]
+    words = [f"{w}=true" if bare else w for w, bare in zip(words, switches, strict=True)]
     run_function(tune, words, name="tune")
 
 
 def tune(
     train: list[Path],
-    space: dict[str, dict[str, list[int | float | str]]],
+    space: dict[str, dict[str, Any]],
     *,
-    shards: Path,
-    fixed: dict[str, int | float | str] | None = None,
+    shards: str,
+    fixed: dict[str, Any] | None = None,
+    objective: dict[str, Mode] = {"val/psnr_y": "max"},  # noqa: B006 (never written to)
+    trials: int = 8,
+    search: str = "random",
+    scheduler: Scheduler = Scheduler(),  # noqa: B008 (frozen)
+    resources: Resources = Resources(),  # noqa: B008 (frozen)
+    budget: Budget = Budget(),  # noqa: B008 (frozen)
+    hopeless: Hopeless = Hopeless(),  # noqa: B008 (frozen)
+    lpips: Lpips = Lpips(),  # noqa: B008 (frozen)
+    detection: GainStudy | None = None,
+    retries: int = 1,
     out: Path = Path("runs/tune"),
-    metric: str = "val/psnr_y",
-    mode: Literal["max", "min"] = "max",
-    samples: int = 8,
-    scheduler: Literal["asha", "none"] = "asha",
-    grace: int = 1,
-    cpus_per_trial: int = 1,
-    gpus_per_trial: float = 0.0,
+    resume: bool = False,
+    dry: bool = False,
     address: str | None = None,
     seed: int = 0,
+    name: str | None = None,
     experiment: str = "srdet tune",
-) -> Swept:
+) -> Swept | None:
     """Searches training settings.
 
     Args:
         train: config files of `srdet train` that every trial starts from.
-        space: setting -> one of choice, uniform, loguniform, randint, grid_search -> its values.
-        shards: folder of the shards.
+        space: setting -> one of uniform, loguniform, quniform (with a step), randint (both ends
+            included), choice, grid -> its values; beside it `when`: other setting -> values with
+            which this one plays a part.
+        shards: folder or address of the shards.
         fixed: settings that every trial has instead of those in the files.
-        out: folder for the trials.
-        metric: a validation metric that training reports.
-        mode: whether more or less of it is better.
-        samples: trials to draw.
-        scheduler: "asha" stops trials that lag behind (Li et al. 2018, arXiv:1810.05934).
-        grace: validations that every trial may have before it can be stopped.
-        cpus_per_trial: cores of a trial.
-        gpus_per_trial: GPUs of a trial, fractions allowed.
-        address: of a running Ray cluster; an embedded one without it.
+        objective: metric -> max or min: val/psnr_y, val/ssim_y, val/lpips, or detect/gain_low, the
+            lower end of the interval of the mAP gain over bicubic. With several the Pareto set is
+            found; schedulers look at the first.
+        trials: to draw. A grid has as many as it has combinations.
+        search: "random", "grid", or "tpe", which learns from what ended (Bergstra et al. 2011, by
+            Optuna).
+        scheduler: which trials go on.
+        resources: what one trial gets.
+        budget: what the sweep may spend.
+        hopeless: trials that need not go on.
+        lpips: the network behind val/lpips.
+        detection: the study behind detect/gain_low.
+        retries: how often a failed trial goes on from its last checkpoint.
+        out: folder of the sweep, on a disk that all machines of a cluster share.
+        resume: go on with the sweep in out.
+        dry: only check all settings, and say what would be run.
+        address: of a running Ray cluster, such as head:6379; an embedded Ray without it.
         seed: of the draws.
+        name: how the sweep is called in MLflow; the out folder's name without it.
         experiment: MLflow experiment.
 
     Returns:
-        The best trial.
-    """
-    import ray
-    from ray import tune as ray_tune
-
-    drawn = {key: sampler(key, how) for key, how in space.items()}
-    base = [f"--config={path.resolve()}" for path in train]
-    base += [f"--{key}={value}" for key, value in (fixed or {}).items()]
-    base += [f"--data.shards={shards.resolve()}", f"--run.experiment={experiment}"]
-    out = out.resolve()
-    with tracking.start(experiment, f"sweep {out.name}") as run:
-        run.params({"space": space, "metric": metric, "mode": mode, "samples": samples})
-        _connect(address)
-        try:
-            one = partial(
-                trial, base=base, out=out, metric=metric, cores=cpus_per_trial, parent=run
-            )
-            tuner = ray_tune.Tuner(
-                ray_tune.with_resources(one, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
-                param_space=drawn,
-                tune_config=ray_tune.TuneConfig(
-                    metric=metric, mode=mode, num_samples=samples,
-                    scheduler=_scheduler(scheduler, grace),
-                    search_alg=ray_tune.search.BasicVariantGenerator(random_state=seed),
-                ),
-                run_config=ray_tune.RunConfig(storage_path=str(out), name="ray", verbose=0),
-            )  # fmt: skip
-            console.print(f"sweep of {samples} trials ...", highlight=False)
-            results = tuner.fit()
-        finally:
-            ray.shutdown()
-            tracking.close_children(run)
-        return _conclude(results, run, space, metric=metric, mode=mode, out=out)
-
-
-def sampler(key: str, how: Mapping[str, list[Any]]) -> Any:  # noqa: ANN401 (Ray's own types)
-    """One setting's search space, as Ray draws it.
+        The best trial; None of a dry run.
 
     Raises:
-        ValueError: no such sampler, or wrong values for it.
+        ValueError: settings that do not fit, or no trial that came to a result.
+        FileExistsError: out holds a sweep, and resume is off.
+        ConnectionError: no Ray answers at the address.
     """
-    from ray import tune as ray_tune
+    from pipeline.sweeps.checks import check
+    from pipeline.sweeps.running import Strategy
+    from pipeline.sweeps.strategy import points
+    from pipeline.sweeps.trial import Plan, noted
 
-    if len(how) != 1 or next(iter(how)) not in SAMPLERS:
+    searched, fixed, out = parse_space(space), fixed or {}, out.resolve()
+    listed = points(searched, search, trials, seed)
+    definition = {
+        "train": [str(path) for path in train], "space": space, "fixed": fixed,
+        "shards": without_credentials(shards), "objective": objective, "trials": trials,
+        "search": search, "scheduler": asdict(scheduler), "seed": seed,
+    }  # fmt: skip
+    _check_folder(out, definition, resume=resume)
+    check_address(address)
+    say("checking every setting against the training parser ...")
+    base = base_words(train, fixed, shards)
+    checked = check(searched, base, objective, scheduler, detection)
+    count = len(listed) if listed is not None else trials
+    if dry:
+        say(f"{count} trials of {checked.validations} validations each; every setting fits")
+        return None
+    settings = {**definition, "resources": asdict(resources), "budget": asdict(budget)}
+    with connected(address):
+        gpus = gpus_per_trial(resources)
+        _define(out, definition)
+        with tracking.start_in(
+            out, experiment, name or f"sweep {out.name}", parent=None, resumed=resume,
+            tags={"kind": "sweep", "objective": ", ".join(objective)},
+        ) as run:  # fmt: skip
+            _warn_of_file(address, run)
+            run.params(settings)
+            given = [] if gpus or "trainer.accelerator" in fixed else ["--trainer.accelerator=cpu"]
+            plan = Plan(
+                base=[*base, *given, f"--run.experiment={experiment}"], out=out,
+                objective=objective, labels=searched.labels(), threads=resources.cpus,
+                workers=resources.workers, gpus=gpus, parent=noted(run), lpips=lpips,
+                study=detection.absolute() if detection else None,
+            )  # fmt: skip
+            strategy = Strategy(searched, listed, count, scheduler, budget, hopeless, retries, seed)
+            standing = _held(plan, strategy, checked.validations, run, resume=resume)
+            return _conclude(standing, run, searched, train=train, fixed=fixed, plan=plan)
+
+
+def _held(
+    plan: "Plan", strategy: "Strategy", validations: int, run: Run, *, resume: bool
+) -> Standing:
+    """The sweep itself, with the board, and who won."""
+    from pipeline.sweeps.running import run_sweep
+
+    board = Board(plan.objective, plan.labels, strategy.trials, validations)
+    try:
+        with showing(board):
+            results = run_sweep(plan, strategy, validations, resume=resume)
+    except KeyboardInterrupt:
+        say(f"go on with the same command and --resume (the sweep is in {plan.out})")
+        raise
+    finally:
+        tracking.close_children(run)
+    return stand(ended(results, plan.out, validations), plan.objective)
+
+
+def _check_folder(out: Path, definition: Mapping[str, Any], *, resume: bool) -> None:
+    """Refuses to mix sweeps.
+
+    Raises:
+        FileExistsError: there is one, and it was not asked to go on.
+        FileNotFoundError: there is none to go on with.
+        ValueError: there is another one.
+    """
+    noted = out / DEFINITION
+    if not noted.exists():
+        if resume:
+            raise FileNotFoundError(f"{out} holds no sweep to go on with; leave --resume out")
+        if out.exists() and any(out.iterdir()):
+            raise FileExistsError(f"{out} exists and is not empty; choose another --out")
+        return
+    if not resume:
+        raise FileExistsError(f"{out} holds a sweep; go on with --resume, or choose another --out")
+    known, asked = json.loads(noted.read_text()), json.loads(json.dumps(definition))
+    if differs := [key for key in asked if asked[key] != known.get(key)]:
+        told = "; ".join(f"{key} was {known.get(key)} and is {asked[key]}" for key in differs)
         raise ValueError(
-            f"space.{key} is {dict(how)}; allowed is exactly one of {', '.join(SAMPLERS)}, such as "
-            "loguniform: [1.0e-4, 1.0e-2]"
+            f"{out} holds another sweep ({told}); give the settings it was begun with, or choose "
+            "another --out"
         )
-    name, values = next(iter(how.items()))
-    if name in ("choice", "grid_search"):
-        return getattr(ray_tune, name)(values)
-    if len(values) != 2 or not values[0] < values[1]:
-        raise ValueError(f"space.{key}.{name} is {values}; allowed is [low, high], low below high")
-    return getattr(ray_tune, name)(*values)
 
 
-def trial(
-    drawn: dict[str, Any], *, base: list[str], out: Path, metric: str, cores: int, parent: Run
-) -> None:
-    """One trial, in a process of Ray: a training run whose validations are reported."""
-    import torch
-    from ray import tune as ray_tune
-
-    from pipeline.train import configured, fit
-    from pipeline.watch import Reporter
-
-    torch.set_num_threads(cores)
-    name = ray_tune.get_context().get_trial_name()
-    words = [*base, *(f"--{key}={value}" for key, value in drawn.items())]
-    setup = configured([*words, f"--run.out={out / name}", f"--run.name={name}"])
-
-    def report(metrics: dict[str, float]) -> None:
-        if metric not in metrics:
-            raise ValueError(
-                f"metric '{metric}' is not reported; training reports {', '.join(sorted(metrics))}"
-            )
-        ray_tune.report({**metrics, "trial_name": name})
-
-    fit(setup, parent=parent, watching=[Reporter(report)])
+def _define(out: Path, definition: Mapping[str, Any]) -> None:
+    with atomic_file(out / DEFINITION) as temporary:
+        temporary.write_text(json.dumps(definition, indent=1))
 
 
-def _connect(address: str | None) -> None:
-    import ray
-
-    ray.init(
-        address=address,
-        num_cpus=None if address else os.cpu_count(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-
-
-def _scheduler(name: str, grace: int) -> Any:  # noqa: ANN401 (Ray's own types)
-    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
-
-    return AsyncHyperBandScheduler(grace_period=grace) if name == "asha" else FIFOScheduler()
+def _warn_of_file(address: str | None, run: Run) -> None:
+    if address and not is_server(run.uri):
+        say(
+            "the MLflow store is a file: trials on other machines reach it only on a disk that all "
+            "share; better set MLFLOW_TRACKING_URI to a server"
+        )
 
 
 def _conclude(
-    results: "ResultGrid",
+    standing: Standing,
     run: Run,
-    space: Mapping[str, Any],
+    space: Space,
     *,
-    metric: str,
-    mode: Literal["max", "min"],
-    out: Path,
+    train: list[Path],
+    fixed: Mapping[str, Any],
+    plan: "Plan",
 ) -> Swept:
-    """The table of trials, and the best one's config."""
-    if results.num_errors == len(results):
-        said = str(results.errors[0]).strip().splitlines()[-1]
-        raise ValueError(f"every trial failed; the first said: {said}")
-    rows = [_row(result, space, metric) for result in results]
-    rows.sort(key=lambda row: (row[metric] is None, -row[metric] if mode == "max" else row[metric]))
-    run.table(rows, "trials.json")
-    best = results.get_best_result(metric, mode)
-    trial_name = best.metrics["trial_name"]
-    config = out / trial_name / "config.yaml"
-    drawn = {key: best.config[key] for key in space}
-    run.metrics({f"best/{metric.split('/')[-1]}": best.metrics[metric]})
-    run.artifact(config, folder="best")
-    _print(rows, metric)
-    console.print(f"best: {drawn}; its config: {config}", highlight=False)
-    return Swept(drawn, float(best.metrics[metric]), config, len(results), results.num_errors)
+    """What the sweep leaves: table, plots, the best network and its recipe, marks on the trials."""
+    from pipeline.sweeps.leave import leave_networks, mark_trials
+    from pipeline.sweeps.plots import plots
 
-
-def _row(result: Any, space: Mapping[str, Any], metric: str) -> dict[str, Any]:  # noqa: ANN401
-    metrics = result.metrics or {}
-    drawn = {key.split(".")[-1]: result.config[key] for key in space}
-    state = "failed" if result.error else "finished"
-    return {
-        "trial": metrics.get("trial_id", ""), **drawn, metric: metrics.get(metric),
-        "validations": metrics.get("training_iteration", 0), "state": state,
-    }  # fmt: skip
-
-
-def _print(rows: list[dict[str, Any]], metric: str) -> None:
-    table = Table(title=f"trials by {metric}")
-    for key in rows[0]:
-        table.add_column(key, justify="left" if key == "trial" else "right")
-    for row in rows:
-        table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console().print(table)
+    objective, out, best = plan.objective, plan.out, standing.best
+    table = rows(standing, objective, plan.labels)
+    with atomic_file(out / "trials.json") as temporary:
+        temporary.write_text(json.dumps(table, indent=1))
+    run.table(table, "trials.json")
+    for title, figure in plots(standing, space, objective).items():
+        figure.savefig(out / f"{title}.png", dpi=120)
+        run.figure(figure, f"plots/{title}.png")
+    run.metrics({f"best/{metric}": best.metrics[metric] for metric in objective})
+    run.tags({"mlflow.note.content": story(standing, objective, plan.labels), "best": best.name})
+    leave_networks(standing, run, train=train, fixed=fixed, plan=plan)
+    mark_trials(standing, run)
+    print_table(table, objective, Console())
+    for line in failures(standing.trials):
+        say(line)
+    scores = ", ".join(f"{metric} {best.metrics[metric]:.5g}" for metric in objective)
+    say(f"best: {best.name}, {scores}")
+    say(f"its network: {out / NET}; its recipe, for srdet train --config: {out / BEST}")
+    say(f"MLflow: {open_command(run.uri)}")
+    return Swept(
+        best.point, dict(best.metrics), out / NET, out / BEST, standing.trials, standing.front
+    )

@@ -45,6 +45,8 @@ class SRTraining(pl.LightningModule):
     net: SRNet
     averaged: SRNet
     guard: Guard
+    scores = ("val/psnr_y", "val/ssim_y", "val/psnr_y_bicubic")
+    """What every validation reports."""
 
     def __init__(
         self,
@@ -173,8 +175,7 @@ class SRTraining(pl.LightningModule):
         """Logs the means over the pictures of all ranks; a rank may have had none."""
         sums: Tensor = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
         means = (sums[:3] / sums[3]).float()
-        names = ("val/psnr_y", "val/ssim_y", "val/psnr_y_bicubic")
-        self.log_dict(dict(zip(names, means, strict=True)))
+        self.log_dict(dict(zip(self.scores, means, strict=True)))
         self.validated_at = self.global_step
 
     def export(self, path: Path, *, provenance: Mapping[str, object]) -> None:

@@ -14,8 +14,8 @@ SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 LIGHTNING = (
     "sr_module/training.py", "sr_module/regression.py", "sr_module/adversarial.py",
     "detection/finetune.py", "pipeline/data.py", "pipeline/train.py", "pipeline/resume.py",
-    "pipeline/parsing.py",
-    "pipeline/watch.py", "pipeline/detector.py", "pipeline/profiling.py",
+    "pipeline/parsing.py", "pipeline/watch.py", "pipeline/detector.py", "pipeline/profiling.py",
+    "pipeline/sweeps/objectives.py", "pipeline/sweeps/trial.py",
 )  # fmt: skip
 MLFLOW = ("delivery", "models", "registry", "store", "system")
 DOORS = {
@@ -24,7 +24,15 @@ DOORS = {
         "pipeline/served.py",
     ),
     # sweeps; and work shared among workers, whatever it is
-    "ray": ("pipeline/spread.py", "pipeline/tune.py"),
+    "ray": (
+        "pipeline/spread.py",
+        "pipeline/sweeps/board.py",
+        "pipeline/sweeps/cluster.py",
+        "pipeline/sweeps/running.py",
+        "pipeline/sweeps/strategy.py",
+        "pipeline/sweeps/trial.py",
+    ),
+    "optuna": ("pipeline/sweeps/strategy.py",),
     "webdataset": ("pipeline/samples.py", "pipeline/shard_writer.py", "pipeline/stream.py"),
     "pyvips": ("pipeline/encode.py", "pipeline/raster.py"),
     "av": ("pipeline/video.py",),
@@ -39,6 +47,7 @@ DOORS = {
 }
 LAZY = ("mlflow", "ray", "pycocotools", "spandrel", "matplotlib", "onnxruntime", "pyvips", "av")
 LAZY += ("transformers", "ultralytics")
+LAZY += ("optuna",)
 
 
 def name(path: Path) -> str:

@@ -1,0 +1,99 @@
+"""Ray for a sweep: an embedded one, or a cluster that is there; without its own chatter."""
+
+import contextlib
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+
+from pipeline.sweeps.settings import Resources
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # its table of settings, even where it should say nothing
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the configs are the user's
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard beside MLflow
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial closes its run; then its process
+    "TUNE_RESULT_BUFFER_LENGTH": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+ANSWER_S = 5.0
+STORE = 256 * 2**20
+"""Bytes of Ray's shared memory: trials pass files, not objects."""
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """A Ray to work with; an embedded one ends with the block.
+
+    Raises:
+        ConnectionError: Ray does not start, or nothing answers at the address.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    for noisy in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"ray\.")
+    own = {} if address else {"num_cpus": os.cpu_count(), "object_store_memory": STORE}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(
+                address=address, include_dashboard=None if address else False, log_to_driver=False,
+                logging_level="ERROR", **own,
+            )  # fmt: skip
+    except (ConnectionError, RuntimeError) as error:
+        raise ConnectionError(_unreachable(address or "the embedded Ray", str(error))) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_address(address: str | None) -> None:
+    """Whether anything answers there; Ray itself would try for minutes.
+
+    Raises:
+        ConnectionError: nothing does.
+    """
+    if address is None:
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("auto", "local") or not colon:
+        return
+    try:
+        with socket.create_connection((host, int(port)), timeout=ANSWER_S):
+            return
+    except (OSError, ValueError) as error:
+        raise ConnectionError(_unreachable(address, str(error))) from error
+
+
+def _unreachable(address: str, said: str) -> str:
+    return (
+        f"no Ray answers at {address} ({said.strip().splitlines()[0]}); start one there with `ray "
+        "start --head`, or leave --address out for an embedded one"
+    )
+
+
+def gpus_per_trial(resources: Resources) -> float:
+    """What the settings say, else one where the cluster has any.
+
+    Raises:
+        ValueError: the cluster has less of something than one trial asks for.
+    """
+    import ray
+
+    there = ray.cluster_resources()
+    given = resources.gpus
+    gpus = given if given is not None else min(1.0, there.get("GPU", 0.0))
+    for name, asked in (("CPU", resources.cpus * resources.workers), ("GPU", gpus)):
+        if asked > (most := there.get(name, 0.0)):
+            raise ValueError(
+                f"resources: a trial asks for {asked:g} {name}s and the cluster has {most:g} in "
+                "all; it would wait for ever: ask for less"
+            )
+    return gpus

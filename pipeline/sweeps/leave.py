@@ -1,0 +1,95 @@
+"""What a sweep leaves for use: networks, recipes, marks on the trials in MLflow."""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.addresses import answers
+from pipeline.files import atomic_file
+from pipeline.sweeps.outcome import Ended, Standing
+from pipeline.sweeps.trial import Plan
+from pipeline.sweeps.words import recipe
+from pipeline.tracking import Run
+
+logger = logging.getLogger(__name__)
+
+
+def leave_networks(
+    standing: Standing, run: Run, *, train: Sequence[Path], fixed: Mapping[str, Any], plan: Plan
+) -> None:
+    """The best trial's network and recipe; of several objectives, those of the whole Pareto set."""
+    _leave(standing.best, plan.out, "net", "best", train=train, fixed=fixed, plan=plan)
+    for path in (plan.out / "net.safetensors", plan.out / "best.yaml"):
+        run.artifact(path, folder="best")
+    if len(plan.objective) > 1:
+        for each in standing.front:
+            _leave(
+                each, plan.out / "pareto", each.name, each.name, train=train, fixed=fixed, plan=plan
+            )
+
+
+def _leave(
+    trial: Ended,
+    folder: Path,
+    net: str,
+    config: str,
+    *,
+    train: Sequence[Path],
+    fixed: Mapping[str, Any],
+    plan: Plan,
+) -> None:
+    assert trial.net is not None
+    with atomic_file(folder / f"{net}.safetensors") as temporary:
+        shutil.copyfile(trial.net, temporary)
+    text = recipe_text(trial, train=train, fixed=fixed, plan=plan)
+    with atomic_file(folder / f"{config}.yaml") as temporary:
+        temporary.write_text(text)
+
+
+def recipe_text(
+    trial: Ended, *, train: Sequence[Path], fixed: Mapping[str, Any], plan: Plan
+) -> str:
+    """A trial's settings as a file for ``srdet train --config``, headed like a recipe."""
+    scores = ", ".join(f"{metric} {trial.metrics[metric]:.5g}" for metric in plan.objective)
+    found = ", ".join(f"{plan.labels[key]} {value}" for key, value in trial.point.items())
+    files = ", ".join(path.name for path in train)
+    head = [
+        f"# {trial.name} of the sweep {plan.out.name}: {found}.",
+        "#",
+        f"# Command    srdet train --config {plan.out / 'best.yaml'} --data.shards SHARDS",
+        f"# Expected   {scores} after {trial.validations} validations",
+        f"# Source     {files}, and what the sweep found",
+    ]
+    settings = recipe(train, {**fixed, **trial.point, "run.out": f"runs/{plan.out.name}-best"})
+    return "\n".join([*head, yaml.safe_dump(settings, sort_keys=False)])
+
+
+def mark_trials(standing: Standing, run: Run) -> None:
+    """Rank, state and, of the best, the word best, as tags of the trials' runs."""
+    if not answers(run.uri):
+        logger.warning("MLflow does not answer: the trials' runs are not marked with their ranks")
+        return
+    below = f"tags.`mlflow.parentRunId` = '{run.run_id}'"
+    found = {
+        child.info.run_name.partition(":")[0]: child.info.run_id
+        for child in run.client.search_runs([run.experiment_id], below)
+    }
+    for rank, each in enumerate(standing.trials, start=1):
+        if each.name in found:
+            for key, value in _marks(each, rank, standing).items():
+                run.client.set_tag(found[each.name], key, value)
+
+
+def _marks(trial: Ended, rank: int, standing: Standing) -> dict[str, str]:
+    marks = {"sweep.rank": str(rank), "sweep.state": trial.state}
+    if trial in standing.front:
+        marks["sweep.pareto"] = "true"
+    if trial is standing.best:
+        marks["sweep.best"] = "true"
+    if trial.error:
+        marks["sweep.error"] = trial.error[:500]
+    return marks
