@@ -11,13 +11,13 @@ from detection.coco import Evaluation
 from detection.detectors import load_detector
 from detection.gain import Gain, paired_gains
 from pipeline.arms import REFERENCE, open_arm
-from pipeline.launch import best_precision
 from pipeline.plans import plan_windows
 from pipeline.study import Pictures, Rules, Split, find_in_full, load_pictures, run_arm
 from pipeline.sweeps.checks import LPIPS as LPIPS_KEY
 from pipeline.sweeps.checks import STUDIED
 from pipeline.sweeps.settings import GainStudy, Lpips
 from pipeline.upscalers import as_upscaler
+from pipeline.world import best_precision
 from sr_module.degrade import Degradation
 from sr_module.lpips import LPIPS
 from sr_module.training import Batch, SRTraining
