@@ -11,6 +11,7 @@ from pipeline.sweeps.settings import Resources
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # at Ray's 15, trials stand still while anything else runs
     "RAY_AIR_NEW_OUTPUT": "0",  # its table of settings, even where it should say nothing
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the configs are the user's

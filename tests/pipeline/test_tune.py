@@ -41,6 +41,7 @@ def runs_of(store: str, experiment: str):
     return client, sweep, {r.info.run_name.split(":")[0]: r for r in children}
 
 
+@pytest.mark.timeout(150)
 def test_a_sweep_leaves_the_best_network_its_recipe_and_why_trials_failed(
     shards, store, tmp_path, capfd
 ):
