@@ -20,6 +20,7 @@ from pipeline import tracking
 from pipeline.addresses import is_server, open_command, without_credentials
 from pipeline.files import atomic_file
 from pipeline.options import run_function
+from pipeline.recording.registry import check_name
 from pipeline.sweeps.board import Board, say, showing
 from pipeline.sweeps.cluster import check_address, connected, gpus_per_trial
 from pipeline.sweeps.outcome import (
@@ -97,6 +98,7 @@ def tune(
     seed: int = 0,
     name: str | None = None,
     experiment: str = "srdet tune",
+    register: str | None = None,
 ) -> Swept | None:
     """Searches training settings.
 
@@ -127,6 +129,7 @@ def tune(
         seed: of the draws.
         name: how the sweep is called in MLflow; the out folder's name without it.
         experiment: MLflow experiment.
+        register: name in MLflow's registry, of which the best network becomes a version.
 
     Returns:
         The best trial; None of a dry run.
@@ -153,6 +156,8 @@ def tune(
     say("checking every setting against the training parser ...")
     base = base_words(train, fixed, shards)
     checked = check(searched, base, objective, scheduler, detection)
+    if register:
+        check_name(tracking.default_uri(), register, kind="network", scale=checked.scale)
     count = len(listed) if listed is not None else trials
     if dry:
         say(f"{count} trials of {checked.validations} validations each; every setting fits")
@@ -176,7 +181,9 @@ def tune(
             )  # fmt: skip
             strategy = Strategy(searched, listed, count, scheduler, budget, hopeless, retries, seed)
             standing = _held(plan, strategy, checked.validations, run, resume=resume)
-            return _conclude(standing, run, searched, train=train, fixed=fixed, plan=plan)
+            return _conclude(
+                standing, run, searched, train=train, fixed=fixed, plan=plan, register=register
+            )
 
 
 def _held(
@@ -244,9 +251,10 @@ def _conclude(
     train: list[Path],
     fixed: Mapping[str, Any],
     plan: "Plan",
+    register: str | None,
 ) -> Swept:
     """What the sweep leaves: table, plots, the best network and its recipe, marks on the trials."""
-    from pipeline.sweeps.leave import leave_networks, mark_trials
+    from pipeline.sweeps.leave import leave_networks, mark_trials, register_best
     from pipeline.sweeps.plots import plots
 
     objective, out, best = plan.objective, plan.out, standing.best
@@ -258,8 +266,10 @@ def _conclude(
         figure.savefig(out / f"{title}.png", dpi=120)
         run.figure(figure, f"plots/{title}.png")
     run.metrics({f"best/{metric}": best.metrics[metric] for metric in objective})
-    run.tags({"mlflow.note.content": story(standing, objective, plan.labels), "best": best.name})
+    run.tags({"best": best.name})
+    run.describe(story(standing, objective, plan.labels))
     leave_networks(standing, run, train=train, fixed=fixed, plan=plan)
+    register_best(standing, run, register, plan)
     mark_trials(standing, run)
     print_table(table, objective, Console())
     for line in failures(standing.trials):

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import yaml
 
 from pipeline.addresses import answers
 from pipeline.files import atomic_file
+from pipeline.packing import pack_network
 from pipeline.sweeps.outcome import Ended, Standing
 from pipeline.sweeps.trial import Plan
 from pipeline.sweeps.words import recipe
-from pipeline.tracking import Run
+from pipeline.tracking import Card, Run
+from sr_module.checkpoint import load_net, read_provenance
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +71,33 @@ def recipe_text(
     return "\n".join([*head, yaml.safe_dump(settings, sort_keys=False)])
 
 
+def register_best(standing: Standing, run: Run, name: str | None, plan: Plan) -> None:
+    """The best network as a model of the sweep's run, registered where a name is given."""
+    net, best = plan.out / "net.safetensors", standing.best
+    metric, mode = next(iter(plan.objective.items()))
+    provenance: Any = read_provenance(net)
+    loaded = load_net(net)
+    card = Card(
+        name="network", kind="network", scale=loaded.scale, step=provenance["steps"],
+        register=name or "", tags={"arch": loaded.arch, "sweep.trial": best.name},
+        description=f"The best of the sweep {plan.out.name}: {best.name}",
+        data=provenance["data"]["digest"][:16],
+        # versions are compared by a metric of which more is better
+        metric=metric if mode == "max" else "",
+        value=best.metrics[metric] if mode == "max" else 0.0,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=plan.out) as folder:
+        packed = Path(folder) / "network"
+        pack_network(net, packed)
+        run.model(packed, card)
+
+
 def mark_trials(standing: Standing, run: Run) -> None:
     """Rank, state and, of the best, the word best, as tags of the trials' runs."""
     if not answers(run.uri):
         logger.warning("MLflow does not answer: the trials' runs are not marked with their ranks")
         return
-    below = f"tags.`mlflow.parentRunId` = '{run.run_id}'"
+    below = f"tags.`mlflow.parentRunId` = '{run.stored_id}'"
     found = {
         child.info.run_name.partition(":")[0]: child.info.run_id
         for child in run.client.search_runs([run.experiment_id], below)

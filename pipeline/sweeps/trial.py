@@ -79,7 +79,7 @@ class Plan:
 def noted(run: Run) -> dict[str, str]:
     """A run as other processes may know it, and files may hold it: without a password."""
     uri = without_credentials(run.uri)
-    return {"uri": uri, "experiment_id": run.experiment_id, "run_id": run.run_id}
+    return {"uri": uri, "experiment_id": run.experiment_id, "run_id": run.stored_id}
 
 
 def point_of(config: Mapping[str, Any]) -> Point:
