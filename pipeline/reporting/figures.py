@@ -211,12 +211,13 @@ def _cost(study: StudyView, styles: dict[str, Style]) -> "Figure":
         if _has_cost(arm.seconds_per_picture, arm.metrics.get("AP"))
     ]
     axes.step(*_frontier([where for _, where in places]), where="post", color=FAINT, linewidth=1.2)
-    for arm, where in places:
+    for rank, (arm, where) in enumerate(sorted(places, key=lambda place: place[1])):
         colour, marker = styles[arm.name]
         axes.plot(*where, marker=marker, color=colour, markersize=10, linestyle="none")
         axes.annotate(
-            arm.label, where, xytext=(9, 5), textcoords="offset points", color=INK, fontsize=9.5
-        )
+            arm.label, where, xytext=(9, -14 if rank % 2 else 5),  # neighbours do not collide
+            textcoords="offset points", color=INK, fontsize=9.5,
+        )  # fmt: skip
     return figure
 
 
@@ -237,10 +238,11 @@ def _precision(study: StudyView, styles: dict[str, Style]) -> "Figure":
     axes = figure.subplots()
     dress(axes, x="recall (%)", y="precision (%)")
     for arm, curve in study.precision.items():
+        heights = [100 * value or math.nan for value in curve]  # no line where nothing is found
         recalls = [100 * place / (len(curve) - 1) for place in range(len(curve))]
         colour, marker = styles[arm]
         axes.plot(
-            recalls, [100 * value for value in curve], color=colour, linewidth=1.8, marker=marker,
+            recalls, heights, color=colour, linewidth=1.8, marker=marker,
             markevery=(list(styles).index(arm) % 10, 10), markersize=5, label=study.label(arm),
         )  # fmt: skip
     axes.set_ylim(0, 102)
