@@ -26,7 +26,7 @@ from sr_module import load_net
 from sr_module.resize import imresize
 
 SIDE = 192
-PAN, TURN, ZOOM = 6.0, 1.0, 0.01
+PAN, TURN, ZOOM = 3.0, 0.5, 0.005
 """At most, from frame to frame: high-resolution pixels, degrees, and share of the size."""
 
 

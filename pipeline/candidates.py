@@ -84,7 +84,7 @@ def in_colour(upscaler: Upscaler) -> Candidate:
     """A row whose pictures are made of 8-bit colour, as networks are used."""
 
     def make(truth: Truth) -> Made:
-        made, seconds = _timed(upscaler, truth.lr.expand(-1, 3, -1, -1))
+        made, seconds = _timed(upscaler, truth.frames(upscaler.frames))
         return Made(channels_like(made, truth.hr), seconds)
 
     return Candidate(upscaler.name, make, upscaler.parameters)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "demo": "the whole main job on built-in scenes: CPU, a few minutes, nothing else needed",
-    "shards": "pictures (and COCO boxes) -> WebDataset shards + index.json",
+    "shards": "pictures (and COCO boxes) or videos -> WebDataset shards + index.json",
     "train": "train a super-resolution network from shards: --config conf/experiment/srgan.yaml",
     "tune": "Ray Tune sweep over training settings: --config conf/tune/smoke.yaml",
-    "upscale": "a network + pictures or folders -> enlarged pictures",
+    "upscale": "a network + pictures, folders or videos -> enlarged pictures and videos",
+    "sample": "a network that gives a likelihood + small pictures -> pictures drawn from it",
     "evaluate": "a network, bicubic, or anyone's pictures + HR folder -> PSNR and SSIM table",
     "models": "the trained networks that come with the package, and what they score",
     "interpolate": "a PSNR and a GAN network -> their mixtures, or the distortion-perception curve",

@@ -86,7 +86,7 @@ def _of_folder(folder: Path, max_pixels: int) -> Iterator[Frame]:
                 f"{size[2]} x {size[1]}; give each size a folder of its own"
             )
         size = picture.shape
-        yield Frame(picture, number, number)
+        yield Frame(picture, number, number, source=file)
 
 
 def windows(

@@ -3,11 +3,14 @@
 srdet evaluate --model bicubic runs/srresnet/net.safetensors --hr Set5=Set5/HR Set14
 srdet evaluate --model mine=net.safetensors --ensemble true --hr Set5/HR --markdown table.md
 srdet evaluate --sr RCAN=outputs/ --scale 4 --hr Set5/HR        (scores pictures made by anyone)
+srdet evaluate --model bicubic vespcn.safetensors --hr Vid4/ --clips true
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
+from itertools import chain
 from json import dumps
 from pathlib import Path
 from re import sub
@@ -24,6 +27,7 @@ from pipeline.candidates import (
     on_luma,
     open_models,
 )
+from pipeline.clip_truth import clip_truths, count_frames, open_clips
 from pipeline.columns import USUAL, Column, Perceptual, ProtocolName, columns
 from pipeline.files import atomic_file
 from pipeline.options import run_function
@@ -31,12 +35,23 @@ from pipeline.pictures import write_picture
 from pipeline.progress import bar
 from pipeline.score_table import markdown as as_markdown
 from pipeline.score_table import print_tables
-from pipeline.scoring import Evaluated, ModelScores, PictureScores, SetScores, average, score
-from pipeline.truth import DataSet, Truth, open_sets, split_name, truth_reader
-from pipeline.upscalers import Precision, Upscaler
+from pipeline.scoring import (
+    Evaluated,
+    ModelScores,
+    PictureScores,
+    SetScores,
+    average,
+    by_clip,
+    score,
+)
+from pipeline.truth import DataSet, Truth, open_sets, picture_truths, split_name
+from pipeline.upscalers import Precision, Upscaler, of_pictures
 
 _WARM_UP = 64
 """Low-resolution side of the first, uncounted piece."""
+
+
+_Reader = Callable[[DataSet], Iterator[Truth]]
 
 
 def main(words: list[str]) -> None:
@@ -55,6 +70,8 @@ def evaluate(
     metrics: list[str] | None = None,
     perceptual: Perceptual = Perceptual(),  # noqa: B008 (frozen)
     ensemble: bool = False,
+    clips: bool = False,
+    repeat_still: bool = False,
     precision: Precision = "fp32",
     device: str | None = None,
     save: Path | None = None,
@@ -79,6 +96,10 @@ def evaluate(
             the protocol's tables show without it.
         perceptual: files of LPIPS, NIQE and DISTS.
         ensemble: networks by the mean of eight flips and turns, marked "+" (eight times slower).
+        clips: the sets are of videos or of folders of frames: means over the frames of each, then
+            over clips.
+        repeat_still: let a network of several frames enlarge single pictures, and clips shorter
+            than it reads, as if nothing moved.
         precision: in which a network computes.
         device: where networks run; cuda where there is one without it.
         save: folder for the made pictures, as SAVE/ROW/SET/PICTURE.png.
@@ -96,7 +117,16 @@ def evaluate(
     """
     upscalers = open_models(model or [], scale=scale, precision=precision, device=device)
     factor = _scale_of(upscalers, sr, scale)
-    sets = open_sets(hr)
+    if clips:
+        _check_clips(lr=lr, sr=sr)
+        longest = max(upscaler.frames for upscaler in upscalers)
+        reader: _Reader = partial(
+            clip_truths, scale=factor, frames=longest, repeat_still=repeat_still
+        )
+    else:
+        upscalers = [of_pictures(upscaler, repeat_still=repeat_still) for upscaler in upscalers]
+        reader = partial(picture_truths, scale=factor, lr=lr)
+    sets = open_clips(hr) if clips else open_sets(hr)
     luma = protocol == "matlab-y" and lr is None
     rows = [
         _row(word, upscaler, ensemble=ensemble, luma=luma)
@@ -107,9 +137,9 @@ def evaluate(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     wanted = metrics or USUAL[protocol]
     measures = columns(wanted, protocol, factor, settings=perceptual, device=device)
-    models = _score_all(rows, sets, measures, scale=factor, lr=lr, save=save)
+    models = _score_all(rows, sets, measures, reader, save=save)
     kernels = [row.name for row, word in zip(rows, model or [], strict=False) if is_kernel(word)]
-    remarks = _remarks(protocol, lr, ensemble, kernels if luma else [])
+    remarks = _remarks(protocol, lr, ensemble, clips, kernels if luma else [])
     remarks.append(f"networks in {precision} on {device}; time is the median over pictures")
     result = Evaluated(factor, {c.key: c.protocol for c in measures}, remarks, models)
     print_tables(result, measures, per_picture=per_picture)
@@ -130,6 +160,14 @@ def _scale_of(upscalers: Sequence[Upscaler], sr: Sequence[str] | None, scale: in
     if not scale or scale < 1:
         raise ValueError("--sr needs the --scale its pictures were made for, such as --scale 4")
     return scale
+
+
+def _check_clips(*, lr: Path | None, sr: Sequence[str] | None) -> None:
+    for option, given in (("lr", lr), ("sr", sr)):
+        if given:
+            raise ValueError(
+                f"--{option} goes with pictures; clips are reduced and enlarged here, leave it out"
+            )
 
 
 def _row(word: str, upscaler: Upscaler, *, ensemble: bool, luma: bool) -> Candidate:
@@ -158,21 +196,20 @@ def _score_all(
     rows: Sequence[Candidate],
     sets: Sequence[DataSet],
     measures: Sequence[Column],
+    reader: _Reader,
     *,
-    scale: int,
-    lr: Path | None,
     save: Path | None,
 ) -> list[ModelScores]:
     """Every row on every picture; a picture is read once for all rows."""
-    scored: dict[tuple[str, str], list[PictureScores]] = defaultdict(list)
-    truths = _truths(sets, scale, lr)
-    with bar("scoring", len(rows) * sum(len(data_set.pictures) for data_set in sets)) as advance:
-        for truth in truths:
+    scored: dict[tuple[str, str], list[tuple[str, PictureScores]]] = defaultdict(list)
+    truths = [reader(data_set) for data_set in sets]  # all must be complete
+    with bar("scoring", len(rows) * count_frames(sets)) as advance:
+        for truth in chain.from_iterable(truths):
             if not scored:
                 _warm_up(rows, truth)
             for row in rows:
                 scores, made = score(row, truth, measures)
-                scored[row.name, truth.data_set].append(scores)
+                scored[row.name, truth.data_set].append((truth.clip or truth.name, scores))
                 if save and row.parameters is not None:
                     place = save / row.name / truth.data_set / f"{truth.name}.png"
                     write_picture(made.sr[0].expand(3, -1, -1), place)
@@ -181,16 +218,10 @@ def _score_all(
         ModelScores(
             row.name,
             row.parameters,
-            [average(each.name, scored[row.name, each.name], measures) for each in sets],
+            [average(each.name, by_clip(scored[row.name, each.name]), measures) for each in sets],
         )
         for row in rows
     ]
-
-
-def _truths(sets: Sequence[DataSet], scale: int, lr: Path | None) -> Iterator[Truth]:
-    readers = [truth_reader(data_set, scale, lr=lr) for data_set in sets]  # all must be complete
-    for data_set, read in zip(sets, readers, strict=True):
-        yield from map(read, data_set.pictures)
 
 
 def _warm_up(rows: Sequence[Candidate], truth: Truth) -> None:
@@ -201,13 +232,18 @@ def _warm_up(rows: Sequence[Candidate], truth: Truth) -> None:
 
 
 def _remarks(
-    protocol: ProtocolName, lr: Path | None, ensemble: bool, on_luma: Sequence[str]
+    protocol: ProtocolName, lr: Path | None, ensemble: bool, clips: bool, on_luma: Sequence[str]
 ) -> list[str]:
     """What the protocols of the columns leave unsaid."""
     low = f"read from {lr.name}" if lr else "MATLAB's bicubic, 8-bit rounding"
     remarks = [f"low resolution: {low}"]
     if on_luma:
         remarks.append(f"{', '.join(on_luma)}: PSNR, SSIM and RMSE of unrounded luma")
+    if clips:
+        remarks.append(
+            "clips: mean over all frames of each, then over clips; the first and the last frame "
+            "are repeated where a window reaches beyond them"
+        )
     if ensemble:
         remarks.append("+: mean of eight flips and turns")
     if protocol == "pirm":

@@ -85,6 +85,21 @@ def _size(picture: Tensor) -> str:
     return f"{picture.shape[-1]} x {picture.shape[-2]}"
 
 
+def by_clip(frames: Sequence[tuple[str, PictureScores]]) -> list[PictureScores]:
+    """The scores of frames, each with the name of its clip, as one mean for each clip."""
+    clips: dict[str, list[PictureScores]] = {}
+    for clip, scores in frames:
+        clips.setdefault(clip, []).append(scores)
+    return [_mean_of_frames(clip, each) for clip, each in clips.items()]
+
+
+def _mean_of_frames(clip: str, frames: list[PictureScores]) -> PictureScores:
+    keys = frames[0].scores
+    means = {key: statistics.fmean(frame.scores[key] for frame in frames) for key in keys}
+    seconds = [s for frame in frames if (s := frame.seconds_per_megapixel) is not None]
+    return PictureScores(clip, means, statistics.median(seconds) if seconds else None)
+
+
 def average(data_set: str, pictures: list[PictureScores], measures: Sequence[Column]) -> SetScores:
     """The means over a set, each as its metric is averaged, and the median time."""
     means = {

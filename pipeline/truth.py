@@ -1,8 +1,8 @@
 """Named sets of high-resolution pictures, each with its low resolution: what is scored against."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,13 +34,32 @@ class Truth:
     hr: Tensor
     lr: Tensor
     scale: int
+    clip: str = ""
+    """That it is a frame of."""
+    around: Tensor | None = None
+    """Low resolution of a frame and of those around it, ``(1, T, C, h, w)``."""
+
+    def frames(self, count: int) -> Tensor:
+        """The low resolution that a network of ``count`` frames reads.
+
+        Raises:
+            ValueError: it is a single picture, and the network reads several frames.
+        """
+        if count == 1:
+            return self.lr.expand(-1, 3, -1, -1)
+        if self.around is None:
+            raise ValueError(
+                f"the network reads {count} frames of a clip, this is a single picture; score it "
+                "on clips with --clips true, or have pictures repeated with --repeat_still true"
+            )
+        first = (self.around.shape[1] - count) // 2
+        return self.around[:, first : first + count]
 
     def corner(self, side: int) -> "Truth":
         """The part of it whose low resolution is ``side`` pixels wide and high at most."""
         hr = self.hr[..., : side * self.scale, : side * self.scale]
-        return Truth(
-            self.data_set, self.name, self.path, hr, self.lr[..., :side, :side], self.scale
-        )
+        around = None if self.around is None else self.around[..., :side, :side]
+        return replace(self, hr=hr, lr=self.lr[..., :side, :side], around=around)
 
 
 def split_name(word: str) -> tuple[str, str]:
@@ -65,7 +84,7 @@ def open_sets(words: Sequence[str]) -> list[DataSet]:
         name, place = split_name(word)
         path = Path(place).expanduser()
         folder = path if path.is_dir() else path.parent
-        name = name or _name_of(folder.resolve())
+        name = name or named_folder(folder)
         if folders.setdefault(name, folder).resolve() != folder.resolve():
             raise ValueError(
                 f"{folders[name]} and {folder} are both called '{name}'; give each a name of its "
@@ -77,7 +96,9 @@ def open_sets(words: Sequence[str]) -> list[DataSet]:
     return list(sets.values())
 
 
-def _name_of(folder: Path) -> str:
+def named_folder(folder: Path) -> str:
+    """What a set in ``folder`` is called."""
+    folder = folder.resolve()
     return (folder.parent if folder.name.lower() in _SAYS_NOTHING else folder).name or "pictures"
 
 
@@ -145,6 +166,11 @@ def truth_reader(
         return Truth(data_set.name, name, path, hr, low, scale)
 
     return read
+
+
+def picture_truths(data_set: DataSet, scale: int, *, lr: Path | None = None) -> Iterator[Truth]:
+    """The set's pictures in turn; the arguments of ``truth_reader``, which looks for them all."""
+    return map(truth_reader(data_set, scale, lr=lr), data_set.pictures)
 
 
 def read_like(path: Path, truth: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""``srdet upscale``: pictures and folders, enlarged.
+"""``srdet upscale``: pictures, folders and videos, enlarged.
 
 srdet upscale --model runs/srresnet/net.safetensors --pictures photos/ a.png --out enlarged/
+srdet upscale --model runs/vespcn/net.safetensors --pictures film.mp4 --out enlarged/
 
 One picture is decoded and another encoded while the network works on a third; each passes in
 bands of rows, so that the memory taken does not grow with the height of the pictures.
@@ -23,7 +24,8 @@ from pipeline.pictures import MAX_PIXELS, PictureError
 from pipeline.places import Existing, Suffix, make_folder, places_for, without_existing
 from pipeline.progress import bar, console
 from pipeline.raster import Raster, open_raster
-from pipeline.upscalers import Precision, Upscaler, bicubic, open_upscaler
+from pipeline.upscale_clips import Limits, enlarge_clips, parted, places_of_videos
+from pipeline.upscalers import Precision, Upscaler, bicubic, of_pictures, open_upscaler
 from sr_module.upscale import best_tile, count_parts, upscale_parts
 
 logger = logging.getLogger(__name__)
@@ -62,26 +64,34 @@ def upscale(
     scale: int | None = None,
     precision: Precision = "auto",
     tile: int | None = None,
+    clips: bool = False,
+    repeat_still: bool = False,
     suffix: Suffix = "same",
+    quality: int = 16,
     existing: Existing = "error",
     max_pixels: int = MAX_PIXELS,
 ) -> int:
-    """Enlarges pictures with a network or a kernel; what cannot be read is skipped and counted.
+    """Enlarges pictures and videos with a network or a kernel; what cannot be read is skipped.
 
     Results are upright and keep colour profile, EXIF, resolution, transparency, grey, and 16 bits
-    where the format holds them. Transparency is enlarged bicubically. Of several frames the first
-    is enlarged.
+    where the format holds them. Transparency is enlarged bicubically. Of several frames in one
+    picture the first is enlarged. Videos keep their times and, copied, their sound.
 
     Args:
         model: a trained network of ``srdet models``, a file of weights (ours, or a published one),
             or "bicubic", "lanczos", "bilinear", "nearest".
-        pictures: folders (all levels) or files.
-        out: folder for the enlarged pictures, under their names and sub-folders.
+        pictures: folders (all levels) or files, pictures or videos.
+        out: folder for the enlarged pictures and videos, under their names and sub-folders.
         scale: enlargement of a kernel; a network knows its own.
         precision: in which a network computes; auto takes bf16 where the hardware multiplies it
             natively, and fp32 for pictures of 16 bits.
         tile: low-resolution side of the pieces of large pictures; chosen by size without it.
-        suffix: file format of the results.
+        clips: the pictures of each folder are frames in the order of their names, for a network of
+            several frames; results are 8-bit pictures again.
+        repeat_still: let a network of several frames enlarge single pictures, and clips shorter
+            than it reads, as if nothing moved.
+        suffix: file format of the enlarged pictures.
+        quality: of videos, x264's constant rate factor: 0 (lossless) to 51.
         existing: what to do where a result stands already: stop before any work, keep it, or
             replace it.
         max_pixels: larger pictures are skipped.
@@ -95,28 +105,52 @@ def upscale(
         FileExistsError: results exist, and ``existing`` is "error".
         NoSpaceError: the disk is full.
     """
-    open_model = functools.cache(
+    open_model: Callable[[Precision], Upscaler] = functools.cache(
         lambda precision: open_upscaler(model, scale=scale, precision=precision, tile=_UNCUT)
     )
-    upscaler: Upscaler = open_model(precision)
-    places = places_for(pictures, out, suffix)
+    open_model(precision)
+
+    def open_still(precision: Precision) -> Upscaler:
+        return of_pictures(open_model(precision), repeat_still=repeat_still)
+
+    _check_settings(tile, quality)
+    with_pictures, videos = parted(pictures)
+    places = places_for(with_pictures, out, suffix) | places_of_videos(videos, out)
     missing = without_existing(places, existing)
     if not missing:
         console.print(f"all {len(places)} results exist in {out}", highlight=False)
         return 0
-    jobs = _survey(missing, upscaler, tile, max_pixels)
+    moving = {path: place for path, place in missing.items() if clips or path in videos}
+    stills = {path: place for path, place in missing.items() if path not in moving}
+    jobs = _survey(stills, open_still(precision), tile, max_pixels) if stills else []
     make_folder(out)
     deep: Precision = "fp32" if precision == "auto" else precision
-    written = _enlarge_all(jobs, lambda job: open_model(deep if job.depth == 16 else precision))
+    written = _enlarge_all(jobs, lambda job: open_still(deep if job.depth == 16 else precision))
+    if moving:
+        upscaler = open_upscaler(model, scale=scale, precision=precision, tile=tile)
+        limits = Limits(quality, max_pixels, repeat_still)
+        written += enlarge_clips(moving, upscaler, limits)
+    return _told(written, len(missing), len(places), out)
+
+
+def _told(written: int, asked: int, found: int, out: Path) -> int:
+    """Prints how many were written.
+
+    Raises:
+        ValueError: none.
+    """
     if not written:
-        raise _none_read(len(missing), out)
-    kept = f", {len(places) - len(missing)} kept" if len(missing) < len(places) else ""
-    console.print(f"{written} of {len(missing)} pictures written to {out}{kept}", highlight=False)
+        raise ValueError(f"none of {asked} pictures could be read; nothing was written to {out}")
+    kept = f", {found - asked} kept" if asked < found else ""
+    console.print(f"{written} of {asked} pictures written to {out}{kept}", highlight=False)
     return written
 
 
-def _none_read(count: int, out: Path) -> ValueError:
-    return ValueError(f"none of {count} pictures could be read; nothing was written to {out}")
+def _check_settings(tile: int | None, quality: int) -> None:
+    if tile is not None and tile < 1:
+        raise ValueError(f"--tile must be at least 1 pixel, got {tile}")
+    if not 0 <= quality <= 51:
+        raise ValueError(f"--quality {quality}: from 0 (lossless) to 51")
 
 
 def _survey(
@@ -127,8 +161,6 @@ def _survey(
     Raises:
         ValueError: a result is too large for its format.
     """
-    if tile is not None and tile < 1:
-        raise ValueError(f"--tile must be at least 1 pixel, got {tile}")
     jobs: list[Job] = []
     told: dict[str, list[Path]] = {}
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,12 +34,36 @@ class Upscaler:
     run: Callable[[Tensor], Tensor]
     overlap: int = 4
     """Low-resolution pixels around a piece that its enlargement depends on."""
+    frames: int = 1
+    """That one enlarged frame is made from; where more than one, the function takes clips
+    ``(B, frames, 3, h, w)``."""
     multiple_of: int = 1
     """Pieces whose places and sides are multiples of this give what the whole picture gives."""
 
     def __call__(self, lr: Tensor) -> Tensor:
         """The enlarged pictures."""
         return self.run(lr)
+
+
+def of_pictures(upscaler: Upscaler, *, repeat_still: bool) -> Upscaler:
+    """The upscaler as one of single pictures, each repeated where it reads several frames.
+
+    Raises:
+        ValueError: it reads several frames, and repeating is not asked for.
+    """
+    count = upscaler.frames
+    if count == 1:
+        return upscaler
+    if not repeat_still:
+        raise ValueError(
+            f"{upscaler.name} reads {count} frames of a clip, not single pictures; give it clips, "
+            "or have each picture repeated with --repeat_still true"
+        )
+
+    def run(lr: Tensor) -> Tensor:
+        return upscaler.run(lr.unsqueeze(1).expand(-1, count, -1, -1, -1))
+
+    return replace(upscaler, run=run, frames=1)
 
 
 def bicubic(lr: Tensor, scale: int) -> Tensor:
@@ -163,6 +187,7 @@ def _from_net(
         parameters,
         lambda lr: upscale(net, lr, tile=tile, precision=precision),
         overlap=net.overlap,
+        frames=net.frames,
         multiple_of=net.multiple_of,
     )
 

@@ -45,6 +45,8 @@ class Frame:
     """Time in units of the video's time base."""
     follows: bool = True
     """Whether it comes right after the one before; False where frames are missing."""
+    source: Path | None = None
+    """Its own file, of a folder of frames."""
 
 
 class VideoReader:
@@ -77,6 +79,8 @@ class VideoReader:
             raise
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
         self.time_base = Fraction(self._stream.time_base or 1 / self.rate)
+        self.expected = self._promised()
+        """How many frames the header promises, if it does."""
         self.colours = self.range = 0  # of the last frame, as FFmpeg counts them
         self.upright = (0, 0)
         """Height and width of the frames, known with the first."""
@@ -91,9 +95,7 @@ class VideoReader:
         """Lets go of the file."""
         self._container.close()
 
-    @property
-    def expected(self) -> int | None:
-        """How many frames the header promises, if it does."""
+    def _promised(self) -> int | None:
         told: int = self._stream.frames
         if told:
             return told
@@ -129,9 +131,8 @@ class VideoReader:
             said.append(f"{self.damaged} damaged pieces were passed over")
         if self.missing:
             said.append(f"{self.missing} frames are missing (gaps between the times of others)")
-        expected = self.expected
-        if expected and self.given < 0.9 * expected - 1:
-            said.append(f"it breaks off after {self.given} of about {expected} frames")
+        if self.expected and self.given < 0.9 * self.expected - 1:
+            said.append(f"it breaks off after {self.given} of about {self.expected} frames")
         return said
 
     def _raw(self) -> Iterator[Any]:

@@ -137,7 +137,7 @@ class Adversarial(SRTraining):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch towards a step of the generator and one of the discriminator."""
-        lr, hr = batch
+        lr, hr = batch[0], self.net.target(batch[1])
         generator, discriminator = self._optimizers()
         last = self.batches_done() % self.accumulate == 0  # this one is counted already
         # Processes exchange gradients once a step: those of the batches before are in the sum.

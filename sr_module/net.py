@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
+Progress = Callable[[int, int], None]
+"""Called with what is done and what there is in all."""
 
 
 class SRNet(nn.Module):
@@ -32,6 +35,9 @@ class SRNet(nn.Module):
     serves: tuple[int, ...] = ()
     """Every scale that these very weights are made for; empty where that is ``scale`` alone."""
 
+    score_names: ClassVar[tuple[str, ...]] = ()
+    """What ``scores`` measures besides fidelity."""
+
     arch: str = ""
     """Name in ``ARCHS``, set by ``build``; empty for a network that ``build`` did not make."""
     arch_args: Mapping[str, object] = {}
@@ -40,6 +46,33 @@ class SRNet(nn.Module):
     def middle(self, lr: Tensor) -> Tensor:
         """The picture that is enlarged: of several frames the middle one, else ``lr`` itself."""
         return lr if self.frames == 1 else lr[:, self.frames // 2]
+
+    def advance(self, step: int) -> None:
+        """Told before each training step; networks that grow while they train override it."""
+
+    def target(self, hr: Tensor) -> Tensor:
+        """What ``forward`` is to reach at this point of a training: ``hr``, unless it grows."""
+        return hr
+
+    def scores(self, lr: Tensor, hr: Tensor) -> Tensor:
+        """``(len(score_names), B)``: scores of its own kind, such as likelihoods."""
+        return lr.new_zeros(0, len(lr))
+
+    def sample(
+        self,
+        lr: Tensor,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Draws a picture; only networks that give a likelihood can.
+
+        Raises:
+            ValueError: this network has no likelihood.
+        """
+        name = self.arch or type(self).__name__
+        raise ValueError(f"{name} makes one picture of each, it draws none; use: srdet upscale")
 
     def loss(self, lr: Tensor, hr: Tensor, criterion: Criterion) -> Tensor:
         """Training loss of one batch; networks with supervised intermediate outputs override it."""

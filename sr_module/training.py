@@ -105,6 +105,10 @@ class SRTraining(pl.LightningModule):
             self.changing(), max_skipped=self.max_skipped, skipped=self._skipped_before
         )
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
+        """Lets a network grow that grows while it trains."""
+        self.net.advance(self.global_step)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
         """Counts skipped batches, and gives up after too many.
 
@@ -160,8 +164,9 @@ class SRTraining(pl.LightningModule):
         return self.averaged(lr).float().clamp(0, 1)
 
     def on_validation_epoch_start(self) -> None:
-        """Opens the sums over pictures: psnr, ssim, psnr of bicubic, and their count."""
-        self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        """Opens the sums over pictures: psnr, ssim, psnr of bicubic, the network's own, count."""
+        count = 4 + len(self.net.score_names)
+        self._sums = torch.zeros(count, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """PSNR and SSIM by the papers' protocol, beside bicubic on the same pictures."""
@@ -169,13 +174,16 @@ class SRTraining(pl.LightningModule):
         sr, bicubic = self(lr), imresize(self.net.middle(lr), self.net.scale)
         quality, likeness = psnr(sr, hr, self.protocol), ssim(sr, hr, self.protocol)
         baseline = psnr(bicubic, hr, self.protocol)
-        self._sums += torch.stack([quality, likeness, baseline, torch.ones_like(quality)]).sum(1)
+        own = self.averaged.scores(lr, hr).to(quality)
+        fidelity = torch.stack([quality, likeness, baseline])
+        self._sums += torch.cat([fidelity, own, torch.ones_like(quality)[None]]).sum(1)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the means over the pictures of all ranks; a rank may have had none."""
         sums: Tensor = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
-        means = (sums[:3] / sums[3]).float()
-        self.log_dict(dict(zip(self.scores, means, strict=True)))
+        means = (sums[:-1] / sums[-1]).float()
+        own = (f"val/{name}" for name in self.net.score_names)
+        self.log_dict(dict(zip((*self.scores, *own), means, strict=True)))
         self.validated_at = self.global_step
 
     def export(self, path: Path, *, provenance: Mapping[str, object]) -> None:

@@ -20,9 +20,11 @@ from sr_module.archs.drcn import DRCN
 from sr_module.archs.edsr import EDSR
 from sr_module.archs.espcn import ESPCN
 from sr_module.archs.fsrcnn import FSRCNN
+from sr_module.archs.pixel_recursive import PixelRecursive
 from sr_module.archs.rrdbnet import RRDBNet
 from sr_module.archs.srcnn import SRCNN
 from sr_module.archs.srresnet import MSRResNet, SRResNet
+from sr_module.archs.staged import StagedNet
 from sr_module.archs.vdsr import VDSR
 from sr_module.archs.vespcn import VESPCN
 from sr_module.choice import unknown
@@ -42,6 +44,8 @@ ARCHS: dict[str, type[SRNet]] = {
     "rrdbnet": RRDBNet,
     "compact": SRVGGNetCompact,
     "vespcn": VESPCN,
+    "staged": StagedNet,
+    "pixel_recursive": PixelRecursive,
 }
 
 DISCRIMINATORS: dict[str, type[nn.Module]] = {

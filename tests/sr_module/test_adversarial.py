@@ -330,3 +330,19 @@ def test_everything_of_a_gan_run_is_in_a_checkpoint_and_comes_back(tmp_path: Pat
     assert len(resumed.optimizers) == 2
     for optimizer in resumed.optimizers:
         assert {float(s["step"]) for s in optimizer.state.values()} == {2.0}
+
+
+def test_a_network_that_grows_meets_true_pictures_of_its_size():
+    torch.manual_seed(0)
+    grown = Adversarial(
+        "staged", scale=4, discriminator_args={"features": 4},
+        arch_args={"largest": 4, "features": 4, "blocks": 1, "grow_every": 2, "fade": 2},
+    )  # fmt: skip
+    seen: list[tuple[int, ...]] = []
+    grown.discriminator.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2:]))
+    before = copy_of(grown.net)
+    run(grown, 4)
+    sides = [side for side, _ in dict.fromkeys(seen)]
+    assert sides == [16, 32]
+    assert learned(before, grown.net)
+    assert grown.averaged.grown.tolist() == [1000, 1000]

