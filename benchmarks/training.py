@@ -18,7 +18,7 @@ from benchmarks.served import Served, Taken, interleaved
 from pipeline.world import best_precision
 
 BASICSR = "BasicSR, fp32"
-ROUNDS = 2
+ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Kind:
     """A round."""
 
 
-CPU = (Kind("srresnet", 16, 96, 2), Kind("rrdb-6", 4, 128, 2), Kind("esrgan-23", 2, 128, 1))
+CPU = (Kind("srresnet", 16, 96, 1), Kind("rrdb-6", 4, 128, 1), Kind("esrgan-23", 2, 128, 1))
 CUDA = (Kind("srresnet", 16, 96, 20), Kind("rrdb-23", 16, 128, 5), Kind("esrgan-23", 16, 128, 5))
 
 

@@ -23,7 +23,8 @@ from pipeline.progress import bar, console
 from pipeline.study import load_pictures
 from pipeline.study_record import coco_data
 from pipeline.tracking import Run
-from pipeline.watch import Recorder, quiet_lightning, show
+from pipeline.training_bar import show
+from pipeline.watch import Recorder, quiet_lightning
 from pipeline.world import best_precision, cores_shared_with
 
 DETECTOR = "detector.safetensors"

@@ -1,10 +1,12 @@
 """What a run keeps while it goes, and going on after a stop, so that nothing is lost."""
 
+import copy
 import logging
 import math
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -16,6 +18,7 @@ from torch import distributed
 from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline import checkpoints
+from pipeline.agreement import AnyRank
 from pipeline.checkpoints import LAST
 from pipeline.outcome import Best
 from sr_module.checkpoint import read_provenance
@@ -25,8 +28,20 @@ logger = logging.getLogger(__name__)
 TERMINATED = 143  # as the shell says of a process that SIGTERM ended
 
 
+class Send(Protocol):
+    """What takes a copy of a checkpoint."""
+
+    def __call__(self, path: Path, *, step: int) -> None:
+        """Takes the file as it is now."""
+
+
 class WholeFiles(TorchCheckpointIO):
     """Writes every checkpoint of a trainer whole or not at all, and keeps the last few.
+
+    Training goes on while a file is written: the state is copied first, on the device where it is,
+    which the next step waits for by itself. A copy is in memory until its file has taken its place;
+    the next one waits for that, and so does the end of ``fit``, however it comes. What goes wrong
+    in writing is raised then.
 
     Args:
         keep: files to keep.
@@ -34,6 +49,10 @@ class WholeFiles(TorchCheckpointIO):
 
     def __init__(self, keep: int) -> None:
         self.keep = keep
+        self.send: Send | None = None
+        """Called with each file and its step when it is whole: a copy may go elsewhere."""
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
 
     def save_checkpoint(
         self,
@@ -41,15 +60,33 @@ class WholeFiles(TorchCheckpointIO):
         path: str | Path,
         storage_options: Any = None,  # noqa: ANN401
     ) -> None:
-        """Called on rank zero alone."""
-        checkpoints.write(checkpoint, Path(path), keep=self.keep)
+        """Called on rank zero alone.
 
+        Raises:
+            NoSpaceError: the disk was full for the checkpoint before this one.
+        """
+        self.wait()
+        state = copy.deepcopy(checkpoint)
+        self._writing = self._writer.submit(self._write, state, Path(path))
 
-class Send(Protocol):
-    """What takes a copy of a checkpoint."""
+    def _write(self, state: dict[str, Any], path: Path) -> None:
+        checkpoints.write(state, path, keep=self.keep)
+        if self.send:
+            self.send(path, step=state["global_step"])
 
-    def __call__(self, path: Path, *, step: int) -> None:
-        """Takes the file as it is now."""
+    def wait(self) -> None:
+        """Until the last checkpoint's file has taken its place.
+
+        Raises:
+            NoSpaceError: the disk is full.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def teardown(self) -> None:
+        """Called by the trainer when it ends, by itself, by an error or by a signal."""
+        self.wait()
 
 
 class KeepLast(Checkpoint):
@@ -69,10 +106,9 @@ class KeepLast(Checkpoint):
     def __init__(self, folder: Path, every: int, *, resumed: Path | None = None) -> None:
         self.path, self.every = folder / LAST, every
         self._resumed = resumed
-        self.send: Send | None = None
-        """Called with each checkpoint and its step, on rank zero: a copy may go elsewhere."""
         self._step = self._written = -1
         self._asked_to_end = False
+        self._any_rank = AnyRank()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Looks whether all ranks go on from the same file, before any of them reads it.
@@ -121,7 +157,7 @@ class KeepLast(Checkpoint):
         if step == before and not ends(trainer):
             return  # gradients of this batch wait for those of the next
         self._step = step
-        asked = trainer.strategy.reduce_boolean_decision(self._asked_to_end, all=False)
+        asked = self._any_rank(self._asked_to_end)
         due = asked or step % self.every == 0 or ends(trainer)
         if due and step != self._written:
             self._write(trainer)
@@ -134,8 +170,6 @@ class KeepLast(Checkpoint):
         self._resumed = None
         trainer.save_checkpoint(self.path)
         self._written = trainer.global_step
-        if self.send:
-            self.send(self.path, step=self._written)
 
 
 def ends(trainer: pl.Trainer) -> bool:

@@ -32,7 +32,8 @@ from pipeline.resume import KeepBest, KeepLast, SameBuffers, WholeFiles, fit_or_
 from pipeline.settings import RunSettings
 from pipeline.tracking import Run
 from pipeline.train_record import Origins, record_settings, send_networks
-from pipeline.watch import Recorder, Throughput, ValidationPictures, quiet_lightning, show
+from pipeline.training_bar import show
+from pipeline.watch import Recorder, Throughput, ValidationPictures, quiet_lightning
 from pipeline.world import check_world, cores_shared_with
 from sr_module.training import SRTraining
 
@@ -105,7 +106,7 @@ def fit(
     first = trainer.global_rank == 0
     checkpoint = resume_point(settings.out, settings.resume, says=first)
     setup.data.setup("fit")
-    trainer.strategy.checkpoint_io = WholeFiles(settings.keep_last)
+    trainer.strategy.checkpoint_io = files = WholeFiles(settings.keep_last)
     counted = Throughput(settings.log_every)
     last = KeepLast(settings.out, settings.checkpoint_every, resumed=checkpoint)
     keeping: list[Callback] = [SameBuffers(), counted, last]
@@ -121,11 +122,13 @@ def fit(
             resumed=checkpoint is not None,
         )  # fmt: skip
         if settings.send_last:
-            last.send = partial(run.checkpoint, keep=settings.send_last)
+            files.send = partial(run.checkpoint, keep=settings.send_last)
         trainer.logger = Recorder(run, trainer)
         pictures = ValidationPictures(settings.pictures)
-        shown = [best, pictures, *show("training", lambda: best.best), *watching]
-        trainer.callbacks += [*shown, *keeping]  # type: ignore[attr-defined]
+        # The bar behind the counts that it shows, the checkpoint behind everything.
+        bar = show("training", every=settings.log_every, best=lambda: best.best)
+        shown = [best, pictures, *bar, *watching]
+        trainer.callbacks += [*keeping[:-1], *shown, last]  # type: ignore[attr-defined]
         if settings.profile:
             tell_profile = partial(profiling.tell, folder=settings.out, run=run)
             trainer.profiler = profiling.StepProfile(settings.profile, done=tell_profile)  # type: ignore[attr-defined]

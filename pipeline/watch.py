@@ -1,22 +1,17 @@
 """What a person sees of a training run while it goes: speed, pictures, the state of the network."""
 
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import Logger
-from rich.progress import TaskID
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.outcome import Best
-from pipeline.progress import console, steps_bar
 from pipeline.tracking import Run
 from sr_module.resize import imresize
 from sr_module.training import Batch, SRTraining
@@ -173,90 +168,6 @@ def strip(model: SRTraining, lr: Tensor, hr: Tensor) -> Tensor:
     return F.interpolate(torch.cat(tiles, dim=3).float(), scale_factor=ZOOM)[0].clamp(0, 1).cpu()
 
 
-SPEED = ("train/images_per_s", "train/data_wait", "train/learning_rate")
-
-
-def _no_best() -> None:
-    """What a run that keeps none says of its best network."""
-
-
-class Bar(pl.Callback):
-    """A bar over all steps of the run with loss, speed, data wait, rate, scores and time left."""
-
-    def __init__(self, what: str, best: Callable[[], Best | None] = _no_best) -> None:
-        self.what, self.best = what, best
-        self._progress = steps_bar()
-        self._task: TaskID | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Opens the bar where the run stands, which after a resume is not at 0."""
-        self._task = self._progress.add_task(
-            self.what, total=trainer.max_steps, completed=trainer.global_step, said=""
-        )
-        self._progress.start()
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Advances; the numbers are those last logged, so nothing waits for the device."""
-        assert self._task is not None
-        said = _said(trainer.logged_metrics, ("train/loss", *SPEED))
-        said += _said(trainer.callback_metrics, ("val/psnr_y",))
-        best = self.best()
-        said += f"  best {best.score:.4g} at {best.step}" if best else ""
-        self._progress.update(self._task, completed=trainer.global_step, said=said)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leaves the full bar on the terminal."""
-        self._progress.stop()
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Gives the terminal back before the error is printed."""
-        self._progress.stop()
-
-
-def _said(metrics: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    return "".join(f"  {n.split('/')[1]} {float(metrics[n]):.4g}" for n in names if n in metrics)
-
-
-class Lines(pl.Callback):
-    """One line a validation, where the output is no terminal and a bar would only fill the log."""
-
-    def __init__(self, best: Callable[[], Best | None] = _no_best) -> None:
-        self.best = best
-        self._began, self._first = 0.0, 0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Notes from when and where the time left is reckoned."""
-        self._began, self._first = time.perf_counter(), trainer.global_step
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints step, scores, speed, and how long the run will yet take."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        scores = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        kept = [k for k in scores if k.startswith(("val/", "train/loss")) or k in SPEED]
-        said = ", ".join(f"{k} {scores[k]:.4g}" for k in kept)
-        best = self.best()
-        told = [said, *([f"best {best}"] if best else []), self._left(trainer)]
-        line = f"step {trainer.global_step}: {'; '.join(told)}"
-        console.print(line, highlight=False, soft_wrap=True)
-
-    def _left(self, trainer: pl.Trainer) -> str:
-        done, left = trainer.global_step - self._first, trainer.max_steps - trainer.global_step
-        if not done or trainer.max_steps < 0:
-            return "no end known"
-        seconds = round((time.perf_counter() - self._began) / done * left)
-        return f"{left} steps and {timedelta(seconds=seconds)} left"
-
-
 class Reporter(pl.Callback):
     """Hands every validation's metrics to a function, such as a sweep's."""
 
@@ -268,14 +179,6 @@ class Reporter(pl.Callback):
         if not trainer.sanity_checking:
             metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
             self.report({**metrics, "step": float(trainer.global_step)})
-
-
-def show(what: str, best: Callable[[], Best | None] = _no_best) -> list[pl.Callback]:
-    """The bar on a terminal, lines in a log; ``best`` is asked for the best network so far."""
-    if sys.stderr.isatty():
-        return [Bar(what, best)]
-    console.print(f"{what} ...", highlight=False)
-    return [Lines(best)]
 
 
 def quiet_lightning() -> None:

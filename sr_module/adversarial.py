@@ -140,12 +140,16 @@ class Adversarial(SRTraining):
         lr, hr = batch[0], self.net.target(batch[1])
         generator, discriminator = self._optimizers()
         last = self.batches_done() % self.accumulate == 0  # this one is counted already
+        # The true pictures are judged once, for both losses: neither network moves in between.
+        with discriminator.toggle_model():
+            real = self.discriminator(hr).float()
         # Processes exchange gradients once a step: those of the batches before are in the sum.
         with generator.toggle_model(sync_grad=last):
             sr = self.net(lr)
-            self.manual_backward(guarded(self._generator_loss(sr, hr)) / self.accumulate)
+            loss = guarded(self._generator_loss(sr, hr, real.detach()))
+            self.manual_backward(loss / self.accumulate)
         with discriminator.toggle_model(sync_grad=last):
-            loss = guarded(self._discriminator_loss(sr.detach(), hr))
+            loss = guarded(self._discriminator_loss(sr.detach(), real))
             self.manual_backward(loss / self.accumulate)
         if last:
             self._step_both(generator, discriminator)
@@ -175,7 +179,7 @@ class Adversarial(SRTraining):
         both = checkpoint.get("steps", (checkpoint["global_step"],) * 2)
         self.generator_steps, self.discriminator_steps = both
 
-    def _generator_loss(self, sr: Tensor, hr: Tensor) -> Tensor:
+    def _generator_loss(self, sr: Tensor, hr: Tensor, real: Tensor) -> Tensor:
         parts = {"train/pixel": self.criterion(sr.float(), hr)}
         total = self.pixel_weight * parts["train/pixel"]
         if self.perceptual is not None:
@@ -186,25 +190,18 @@ class Adversarial(SRTraining):
             total = total + self.tv_weight * parts["train/tv"]
         if self.global_step >= self.warmup_steps:
             fake = self.discriminator(sr).float()
-            parts["train/gan"] = self.gan.generator(self._real(hr, fake), fake)
+            parts["train/gan"] = self.gan.generator(real, fake)
             total = total + self.gan_weight * parts["train/gan"]
         self.log_dict({name: part.detach() for name, part in parts.items()})
         self.log("train/loss", total.detach(), prog_bar=True)
         return total
 
-    def _discriminator_loss(self, sr: Tensor, hr: Tensor) -> Tensor:
-        real, fake = self.discriminator(hr).float(), self.discriminator(sr).float()
+    def _discriminator_loss(self, sr: Tensor, real: Tensor) -> Tensor:
+        fake = self.discriminator(sr).float()
         loss = self.gan.discriminator(real, fake)
         means = {"train/real": real.detach().mean(), "train/fake": fake.detach().mean()}
         self.log_dict({"train/loss_d": loss.detach(), **means})
         return loss
-
-    def _real(self, hr: Tensor, fake: Tensor) -> Tensor:
-        """Logits of the true pictures for the generator's loss, where it looks at them."""
-        if not self.gan.needs_real:
-            return torch.zeros_like(fake)
-        with torch.no_grad():
-            return self.discriminator(hr).float()  # type: ignore[no-any-return]
 
     def _step(self, optimizer: LightningOptimizer) -> None:
         if self.clip_norm is not None:

@@ -22,9 +22,6 @@ __all__ = [
 class GanLoss(Protocol):
     """What an adversarial loss offers; logits have any shape with the batch first."""
 
-    needs_real: bool
-    """Whether ``generator`` looks at ``real``; if not, the caller need not compute it."""
-
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Loss of the discriminator, from its logits of true and of super-resolved pictures."""
 
@@ -37,8 +34,6 @@ class VanillaGan:
 
     Source: Goodfellow et al. 2014, arXiv:1406.2661, section 3, as used by Ledig et al. 2017.
     """
-
-    needs_real = False
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """``-log D(real) - log(1 - D(fake))``, each averaged."""
@@ -58,8 +53,6 @@ class RelativisticAverageGan:
     their batches are taken to be of equal size.
     """
 
-    needs_real = True
-
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Real above the mean fake, fake below the mean real."""
         real, fake = real.float(), fake.float()
@@ -76,8 +69,6 @@ class LeastSquaresGan:
     Source: Mao et al. 2017, arXiv:1611.04076, equation 9.
     """
 
-    needs_real = False
-
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """``(D(real) - 1)**2 / 2 + D(fake)**2 / 2``, each averaged."""
         return (_distance(real, 1) + _distance(fake, 0)) / 2
@@ -93,8 +84,6 @@ class HingeGan:
 
     Source: Lim and Ye 2017, arXiv:1705.02894, section 3.
     """
-
-    needs_real = False
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """``max(0, 1 - D(real)) + max(0, 1 + D(fake))``, each averaged."""

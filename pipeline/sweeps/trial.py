@@ -201,6 +201,7 @@ class Reports(pl.Callback):
             "trial_name": self.name,
         }
         if not ends(trainer):
+            trainer.strategy.checkpoint_io.teardown()  # waits for the state that is being written
             self.last()
 
     def last(self) -> None:

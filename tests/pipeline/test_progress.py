@@ -40,7 +40,7 @@ def test_a_bar_without_a_total_counts_on(terminal):
 
 
 def test_a_training_bar_shows_what_is_said(terminal):
-    with progress.steps_bar() as bar:
+    with progress.StepsBar() as bar:
         bar.add_task("training", total=5, completed=2, said="loss 0.5")
     assert "2/5" in terminal.getvalue()
     assert "loss 0.5" in terminal.getvalue()

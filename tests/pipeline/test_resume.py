@@ -2,7 +2,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from pipeline.resume import fit_or_stop
+from pipeline import checkpoints
+from pipeline.files import NoSpaceError
+from pipeline.resume import WholeFiles, fit_or_stop
 from pipeline.train import configured, fit
 
 Words = Callable[..., list[str]]
@@ -56,6 +59,7 @@ class KillInStep(pl.Callback):
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step == self.step - 1:
+            trainer.strategy.checkpoint_io.wait()  # or nobody knew which checkpoint is the last
             kill()
 
 
@@ -152,3 +156,65 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_leads_to_the_same
     assert_same(state(tmp_path / "run"), expected)
     before = torch.load(tmp_path / "run" / "last-1.ckpt", weights_only=True)
     assert before["global_step"] == 3
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Until it is opened, no checkpoint is written."""
+    opened, write = threading.Event(), checkpoints.write
+
+    def wait_and_write(*args: Any, **kwargs: Any) -> None:
+        opened.wait(60)
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoints, "write", wait_and_write)
+    yield opened
+    opened.set()
+
+
+def test_a_checkpoint_holds_the_step_it_was_asked_at_whatever_training_does_while_it_is_written(
+    gate: threading.Event, tmp_path: Path
+):
+    files, last = WholeFiles(2), tmp_path / "last.ckpt"
+    state = {"weights": torch.zeros(4), "loops": {"step": 1}}
+    files.save_checkpoint(state, last)
+    state["weights"] += 1
+    state["loops"]["step"] = 2
+    assert not last.exists()
+    gate.set()
+    files.wait()
+    saved = torch.load(last, weights_only=True)
+    assert saved["loops"] == {"step": 1}
+    assert torch.equal(saved["weights"], torch.zeros(4))
+
+
+def test_a_full_disk_is_told_when_the_next_checkpoint_is_due_and_at_the_end(small_disk: Path):
+    files, state = WholeFiles(2), {"weights": torch.zeros(100_000)}
+    files.save_checkpoint(state, small_disk / "last.ckpt")
+    with pytest.raises(NoSpaceError, match="no room on disk"):
+        files.save_checkpoint(state, small_disk / "last.ckpt")
+    files.save_checkpoint(state, small_disk / "last.ckpt")
+    with pytest.raises(NoSpaceError, match="no room on disk"):
+        files.teardown()
+    assert not list(small_disk.iterdir())
+
+
+class OpenAtTheEnd(pl.Callback):
+    """Lets checkpoints be written only when the last step is done."""
+
+    def __init__(self, gate: threading.Event, last: Path) -> None:
+        self.gate, self.last = gate, last
+        self.written_before: bool | None = None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.written_before = self.last.exists()
+        self.gate.set()
+
+
+def test_a_run_ends_when_its_last_checkpoint_is_written(
+    gate: threading.Event, tiny: Words, tmp_path: Path, store: str
+):
+    opens = OpenAtTheEnd(gate, tmp_path / "run" / "last.ckpt")
+    train(tiny("--run.checkpoint_every", "100"), opens)
+    assert opens.written_before is False
+    assert state(tmp_path / "run")["global_step"] == 7

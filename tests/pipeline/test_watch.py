@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline.tracking import Run, start
-from pipeline.watch import Bar, Lines, Recorder, Reporter, Throughput, show, strip
+from pipeline.training_bar import Bar, Lines, show
+from pipeline.watch import Recorder, Reporter, Throughput, strip
 from pipeline.watch import ValidationPictures as Pictures
 from sr_module.regression import Regression
 from sr_module.resize import imresize
@@ -114,8 +115,15 @@ def test_the_bar_counts_the_steps_of_the_run():
     (task,) = bar._progress.tasks
     assert (task.completed, task.total) == (4, 4)
     assert "loss" in task.fields["said"]
-    assert "psnr_y" in task.fields["said"]
+    assert "PSNR" in task.fields["said"]
     assert bar._progress.finished
+
+
+def test_the_bar_looks_at_numbers_only_when_a_point_of_the_curves_is_due_or_a_validation_ends():
+    bar, looked = Bar("training", every=3), []
+    bar._say = lambda trainer: looked.append(trainer.global_step)
+    fit(7, bar)  # two steps an epoch
+    assert looked == [2, 3, 4, 6, 6]
 
 
 def test_the_bar_gives_the_terminal_back_after_an_error():
