@@ -80,9 +80,9 @@ class Look:
     def _in_sheets(self, image: int, detect: Detector, reduction: int) -> Detections:
         given = self.pictures.given(image)
         height, width = (side * reduction for side in given.shape[-2:])
-        sheets = grid_windows(
-            width, height, size=SHEET * reduction, overlap=0.1, multiple=reduction
-        )  # fmt: skip
+        # No sheet has more than four times its pixels to be read before it is reduced.
+        side = min(SHEET, 2 * SHEET // reduction) * reduction
+        sheets = grid_windows(width, height, size=side, overlap=0.1, multiple=reduction)
         seen = see_windows(
             [(image, given)], WindowPlan({image: tuple(sheets)}), _as_it_is, detect,
             scale=1, reduction=reduction, batch_size=1,
