@@ -91,7 +91,7 @@ def gpus_per_trial(resources: Resources) -> float:
     there = ray.cluster_resources()
     given = resources.gpus
     gpus = given if given is not None else min(1.0, there.get("GPU", 0.0))
-    for name, asked in (("CPU", resources.cpus * resources.workers), ("GPU", gpus)):
+    for name, asked in (("CPU", resources.cpus), ("GPU", gpus)):
         if asked > (most := there.get(name, 0.0)):
             raise ValueError(
                 f"resources: a trial asks for {asked:g} {name}s and the cluster has {most:g} in "

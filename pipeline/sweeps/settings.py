@@ -57,30 +57,27 @@ class Scheduler:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial gets.
+    """What one trial gets: it is one training process.
 
     Attributes:
         cpus: cores, which are also its threads.
-        gpus: GPUs, fractions allowed: 0.5 puts two trials on each. null gives each trial a GPU
-            where the cluster has any.
-        workers: training processes (DDP), each with these cores and GPUs.
+        gpus: 1 or a fraction: 0.5 puts two trials on each GPU. null gives each trial a GPU where
+            the cluster has any.
     """
 
     cpus: int = 1
     gpus: float | None = None
-    workers: int = 1
 
     def __post_init__(self) -> None:
-        gpus = self.gpus or 0.0
-        if self.cpus < 1 or self.workers < 1 or gpus < 0:
+        if self.cpus < 1 or (self.gpus or 0.0) < 0:
             raise ValueError(
-                "resources.cpus and resources.workers must be at least 1 and resources.gpus not "
-                f"negative, got {self.cpus}, {self.workers} and {self.gpus}"
+                "resources.cpus must be at least 1 and resources.gpus not negative, got "
+                f"{self.cpus} and {self.gpus}"
             )
-        if gpus > 1:
+        if (self.gpus or 0.0) > 1:
             raise ValueError(
-                f"resources.gpus is {self.gpus}: a training process uses one GPU; for more of them "
-                f"choose gpus 1 and workers {round(gpus)}"
+                f"resources.gpus is {self.gpus}: a trial is one training process, which uses one "
+                "GPU; choose 1 or a fraction"
             )
 
 

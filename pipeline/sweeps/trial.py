@@ -50,9 +50,8 @@ class Plan:
         out: folder of the sweep.
         objective: metric -> max or min, the first one leads.
         labels: setting -> short name.
-        threads: of a training process.
-        gpus: of a training process.
-        workers: training processes of a trial.
+        threads: of a trial.
+        gpus: of a trial.
         parent: the sweep's run in MLflow: address without password, experiment and run.
         lpips: for the objective val/lpips.
         study: for the objectives detect/...
@@ -64,7 +63,6 @@ class Plan:
     labels: Mapping[str, str]
     threads: int
     gpus: float
-    workers: int
     parent: Mapping[str, str]
     lpips: Lpips
     study: GainStudy | None

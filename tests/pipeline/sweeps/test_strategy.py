@@ -72,7 +72,7 @@ def test_random_and_grid_know_their_points_before_and_tpe_does_not():
         (lambda: Scheduler(kind="ahsa"), "unknown scheduler.kind 'ahsa'; did you mean 'asha'"),
         (lambda: Scheduler(grace=0), "at least 1"),
         (lambda: Scheduler(quantile=0.7), "at most 0.5"),
-        (lambda: Resources(gpus=2), "choose gpus 1 and workers 2"),
+        (lambda: Resources(gpus=2), "choose 1 or a fraction"),
         (lambda: Resources(cpus=0), "at least 1"),
         (lambda: Budget(hours=0), "budget.hours must be positive"),
         (lambda: points(parse_space({"a": {"grid": [1]}}), "tpe", 1, 0), "make it a choice"),
