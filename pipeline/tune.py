@@ -175,7 +175,8 @@ def tune(
             given = [] if gpus or "trainer.accelerator" in fixed else ["--trainer.accelerator=cpu"]
             plan = Plan(
                 base=[*base, *given, f"--run.experiment={experiment}"], out=out,
-                objective=objective, labels=searched.labels(), threads=resources.cpus, gpus=gpus, parent=noted(run), lpips=lpips,
+                objective=objective, labels=searched.labels(), threads=resources.cpus,
+                gpus=gpus, parent=noted(run), lpips=lpips,
                 study=detection.absolute() if detection else None,
             )  # fmt: skip
             strategy = Strategy(searched, listed, count, scheduler, budget, hopeless, retries, seed)
