@@ -118,7 +118,7 @@ def _pbt():
     return Scheduler(kind="pbt", interval=1, quantile=0.5)
 
 
-@pytest.mark.timeout(200)
+@slow
 def test_a_killed_sweep_goes_on_and_loses_at_most_one_reporting_period(shards, store, tmp_path):
     every = 5
     sweep = {
