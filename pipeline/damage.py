@@ -1,10 +1,11 @@
 """What of a split could not be used: counted once a sample, over all reader processes of a rank."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from pipeline.index import Shard
 
@@ -12,6 +13,9 @@ logger = logging.getLogger(__name__)
 
 UNSEEN, GOOD, DAMAGED, SMALL = range(4)
 """What is known of a sample."""
+SKIPPED_SAMPLES, SKIPPED_SHARDS = "data/skipped_samples", "data/skipped_shards"
+SMALL_SAMPLES = "data/small_samples"
+"""What the counts are called in the record of a run."""
 CAUSES = {"break": 0, "damage": 1, "size": 2}
 """What is said once a shard."""
 
@@ -87,11 +91,16 @@ class Damage:
         self._say(place, "break", why)
         self._check(why)
 
-    def totals(self) -> Skipped:
-        """What all readers of this rank have skipped so far."""
-        damaged = self._state == DAMAGED
-        shards = sum(bool((state == DAMAGED).any()) for state in self._of)
-        return Skipped(int(damaged.sum()), int((self._state == SMALL).sum()), shards)
+    def totals(self, over: Callable[[Tensor], Tensor] = lambda found: found) -> Skipped:
+        """What all readers of this rank have skipped so far.
+
+        Args:
+            over: sums a tensor of counts over all ranks, for what they have skipped together.
+        """
+        found = torch.stack([self._state == DAMAGED, self._state == SMALL]).int()
+        damaged, small = over(found) > 0
+        shards = damaged.split([len(state) for state in self._of])
+        return Skipped(int(damaged.sum()), int(small.sum()), sum(bool(s.any()) for s in shards))
 
     def of_shards(self) -> dict[str, int]:
         """Damaged samples of each shard that has some."""

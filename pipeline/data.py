@@ -7,6 +7,7 @@ resolution follows by the project's one definition (``sr_module.degrade``). Step
 
 import logging
 import random
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -161,9 +162,10 @@ class ShardData(pl.LightningDataModule):
                 f"to {largest:.3g} GiB); allow more, or set data.cache to null"
             )
 
-    def skipped(self) -> Skipped:
-        """What this rank could not use so far, over its readers and both splits."""
-        return sum((damage.totals() for damage in self._damage.values()), Skipped())
+    def skipped(self, over: Callable[[Tensor], Tensor] = lambda found: found) -> Skipped:
+        """What could not be used so far of both splits: by this rank, or ``over`` all ranks."""
+        # All ranks take the splits in one order: each waits for the others' sums.
+        return sum((self._damage[name].totals(over) for name in sorted(self._damage)), Skipped())
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches of this rank; every pass is the next epoch, from where the trainer stands."""

@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from pipeline.addresses import open_command, runs_page
+from pipeline.damage import SKIPPED_SAMPLES, SKIPPED_SHARDS, SMALL_SAMPLES
 from pipeline.progress import console
 from pipeline.tracking import Run
 
@@ -61,6 +62,13 @@ def tell(trained: Trained) -> None:
     console.print(
         f"trained: {trained.steps} steps, {trained.images} images, {time}{skipped}", highlight=False
     )
+    names = (SKIPPED_SAMPLES, SKIPPED_SHARDS, SMALL_SAMPLES)
+    samples, shards, small = (int(trained.metrics.get(name, 0)) for name in names)
+    if samples or small:
+        console.print(
+            f"data: {samples} samples of {shards} shards were damaged or out of reach, {small} "
+            "smaller than the crop; the log says which", highlight=False,
+        )  # fmt: skip
     scores = ", ".join(f"{k} {v:.4g}" for k, v in trained.metrics.items() if k.startswith("val/"))
     console.print(f"scores: {scores}", highlight=False)
     console.print(f"network for use: {trained.net}", soft_wrap=True)

@@ -1,5 +1,7 @@
 """The words of ``srdet train`` and its YAML files -> trainer, model, data, or one clear error."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,19 @@ class TrainCLI(LightningCLI):
         if arguments.init_from:
             arguments.init_from = str(network_file(arguments.init_from))
 
+    def instantiate_classes(self) -> None:
+        """Not yet: a process that starts others checks the settings and builds nothing."""
+
+    def build(self) -> None:
+        """Makes trainer, model and data.
+
+        Raises:
+            ValueError: a setting that does not fit.
+            OSError: a file that a setting names is missing or unreadable.
+        """
+        with _in_their_words():
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
         """The trainer, in the launcher's world, with neither logger nor callbacks yet."""
         configured = self._get(self.config_init, "trainer", default={})
@@ -52,16 +67,22 @@ class TrainCLI(LightningCLI):
 
 
 def parse(words: list[str]) -> TrainCLI:
-    """Builds trainer, model and data from conf/default.yaml and ``words``.
+    """Checks ``words`` and their files behind conf/default.yaml; nothing is built yet.
 
     Raises:
         ValueError: a key or value that does not fit, with the nearest right one.
         OSError: a file that a setting names is missing or unreadable.
     """
-    try:
+    with _in_their_words():
         return _cli(_arguments(words))
+
+
+@contextlib.contextmanager
+def _in_their_words() -> Iterator[None]:
+    """Jsonargparse hides a constructor's sentence in a page about types."""
+    try:
+        yield
     except ValueError as error:
-        # jsonargparse hides a constructor's sentence in a page about types.
         said = error.__cause__ if not isinstance(error, UsageError) else None
         raise said if isinstance(said, ValueError | OSError) else error from None
 

@@ -25,11 +25,19 @@ from pipeline.data import ShardData
 from pipeline.fingerprints import listed
 from pipeline.index import Index
 from pipeline.outcome import Best, Trained, tell
-from pipeline.parsing import CONF, parse, plain
+from pipeline.parsing import CONF, TrainCLI, parse, plain
 from pipeline.progress import console
 from pipeline.registered import check_free
-from pipeline.resume import KeepBest, KeepLast, SameBuffers, WholeFiles, fit_or_stop, resume_point
+from pipeline.resume import (
+    KeepBest,
+    KeepLast,
+    SameBuffers,
+    WholeFiles,
+    fit_or_stop,
+    resume_point,
+)
 from pipeline.settings import RunSettings
+from pipeline.skipped import TellSkipped
 from pipeline.tracking import Run
 from pipeline.train_record import Origins, record_settings, send_networks
 from pipeline.training_bar import show
@@ -56,17 +64,20 @@ class Setup:
     """Where they come from, besides conf/default.yaml and the command line."""
 
 
-def main(words: list[str]) -> None:
+def main(words: list[str]) -> int:
     """The command: ``fit`` (the default) or ``validate``."""
     verb, rest = (words[0], words[1:]) if words[:1] in (["fit"], ["validate"]) else ("fit", words)
-    setup = configured(profiling.spelled_out(rest))
+    quiet_lightning()
+    cli = parse(profiling.spelled_out(rest))
+    setup = _built(cli)
     if verb == "validate":
         for name, score in validate(setup).items():
             console.print(f"{name} {score:.4f}", highlight=False)
-        return
+        return 0
     trained = fit(setup)
     if trained is not None:
         tell(trained)
+    return 0
 
 
 def configured(words: list[str]) -> Setup:
@@ -76,7 +87,11 @@ def configured(words: list[str]) -> Setup:
         ValueError: a key or value that does not fit, with the nearest right one.
     """
     quiet_lightning()
-    cli = parse(words)
+    return _built(parse(words))
+
+
+def _built(cli: TrainCLI) -> Setup:
+    cli.build()
     config = plain(cli)
     settings = RunSettings(**{**config["run"], "out": Path(config["run"]["out"])})
     files = [str(file) for file in cli.config.get("config") or []][1:]
@@ -109,7 +124,7 @@ def fit(
     trainer.strategy.checkpoint_io = files = WholeFiles(settings.keep_last)
     counted = Throughput(settings.log_every)
     last = KeepLast(settings.out, settings.checkpoint_every, resumed=checkpoint)
-    keeping: list[Callback] = [SameBuffers(), counted, last]
+    keeping: list[Callback] = [SameBuffers(), TellSkipped(), counted, last]
     if not first:
         trainer.callbacks += keeping  # type: ignore[attr-defined]
         _train(setup, checkpoint)
@@ -226,7 +241,7 @@ def validate(setup: Setup) -> dict[str, float]:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        sys.exit(main(sys.argv[1:]))
     except (ValueError, OSError) as error:
         sys.exit(f"srdet train: error: {error}")
     except KeyboardInterrupt:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+RAY = "SRDET_ON_RAY"
+"""Set in the workers of Ray Train, whose other variables torchrun's workers have, too."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -27,8 +30,11 @@ def world_of(env: Mapping[str, str] = os.environ) -> World | None:
 
     torchrun and Lightning's launcher come before SLURM, as inside an allocation one may use either.
     """
-    if "TORCHELASTIC_RUN_ID" in env:
+    if RAY in env or "TORCHELASTIC_RUN_ID" in env:
         size, local = int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"])
+        if RAY in env:
+            _check_even(size, local)
+            return World("Ray", size, local, size // local)
         launcher = "lightning run" if "LT_CLI_USED" in env else "torchrun"
         return World(launcher, size, local, max(1, size // local))
     # The same test as Lightning's: sbatch without srun sets no number of tasks.
@@ -36,6 +42,14 @@ def world_of(env: Mapping[str, str] = os.environ) -> World | None:
         nodes, tasks = int(env.get("SLURM_NNODES", 1)), int(env["SLURM_NTASKS"])
         return World("srun", tasks, int(env.get("SLURM_NTASKS_PER_NODE", tasks // nodes)), nodes)
     return None
+
+
+def _check_even(size: int, local: int) -> None:
+    if size % local:
+        raise ValueError(
+            f"Ray placed {local} of {size} workers on this node and the others elsewhere; every "
+            "node must have as many: choose ray.workers as a multiple of what fits a node"
+        )
 
 
 def trainer_world(

@@ -13,6 +13,7 @@ SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 LIGHTNING = (
     "sr_module/training.py", "sr_module/regression.py", "sr_module/adversarial.py",
+    "pipeline/skipped.py",
     "detection/finetune.py", "pipeline/data.py", "pipeline/train.py", "pipeline/resume.py",
     "pipeline/parsing.py", "pipeline/watch.py", "pipeline/detector.py", "pipeline/profiling.py",
     "pipeline/sweeps/objectives.py", "pipeline/sweeps/trial.py", "pipeline/training_bar.py",

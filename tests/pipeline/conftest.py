@@ -3,6 +3,7 @@
 import http.server
 import os
 import re
+import socket
 import subprocess
 import threading
 from collections import Counter
@@ -71,6 +72,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small disk needs root")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Gives ports of this machine that nobody listens at."""
+
+    def free() -> int:
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            port: int = bound.getsockname()[1]
+            return port
+
+    return free
 
 
 @pytest.fixture(scope="session")

@@ -89,3 +89,15 @@ def test_a_rank_judges_what_it_has_seen_or_its_part_of_the_set():
 
 def test_totals_of_two_splits_add_up():
     assert Skipped(1, 2, 3) + Skipped(10, 20, 30) == Skipped(11, 22, 33)
+
+
+def test_what_ranks_skip_together_counts_a_sample_that_two_of_them_met_once():
+    one, other = (Damage(PLACES, most=1) for _ in range(2))
+    one.damaged("a", 1, "x")
+    one.small("b", 1, "x")
+    other.damaged("a", 1, "x")
+    other.damaged("b", 0, "x")
+    found = []
+    other.totals(lambda mine: found.append(mine) or mine)
+    assert one.totals(lambda mine: mine + found[0]) == Skipped(samples=2, small=1, shards=2)
+    assert one.totals() == Skipped(samples=1, small=1, shards=1)

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from pipeline import cli
 from pipeline.fingerprints import learnt_from
 from pipeline.index import load_index
+from pipeline.outcome import tell
 from pipeline.train import Trained, configured, fit, validate
 from sr_module.checkpoint import load_net, read_provenance
 
@@ -338,6 +340,25 @@ def test_a_shard_folder_that_is_none_is_one_clear_error(
 ) -> None:
     assert cli.main(["train", *tiny("--data.shards", str(tmp_path))]) == 2
     assert "write them with: srdet shards" in capsys.readouterr().err
+
+
+def test_what_could_not_be_used_of_the_shards_is_in_the_record_and_in_the_summary(
+    tiny: Words, shards: Path, tmp_path: Path, client: MlflowClient, capsys: Any
+) -> None:
+    folder = shutil.copytree(shards, tmp_path / "damaged")
+    path = next(folder.glob("train-*.tar"))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 0xFF  # in the first picture
+    path.write_bytes(content)
+    words = tiny("--data.shards", str(folder), "--data.max_bad_share", "1")
+    trained = train(words)
+    assert trained.metrics["data/skipped_samples"] == 1
+    assert trained.metrics["data/skipped_shards"] == 1
+    assert trained.run is not None
+    assert trained.run.history("data/skipped_samples")[-1][1] == 1
+    tell(trained)
+    said = capsys.readouterr().err.replace("\n", "")
+    assert "data: 1 samples of 1 shards were damaged or out of reach, 0 smaller" in said
 
 
 def test_the_command_trains_and_tells_where_everything_is(

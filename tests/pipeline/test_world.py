@@ -3,10 +3,11 @@ import torch
 
 from pipeline import world
 from pipeline.train import configured
-from pipeline.world import World, check_world, cores_shared_with, trainer_world, world_of
+from pipeline.world import RAY, World, check_world, cores_shared_with, trainer_world, world_of
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 LIGHTNING = {**TORCHRUN, "LT_CLI_USED": "1", "LT_DEVICES": "4", "LT_NUM_NODES": "2"}
+ON_RAY = {RAY: "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 SLURM = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}
 
 
@@ -16,6 +17,7 @@ SLURM = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}
         ({}, None),
         (TORCHRUN, World("torchrun", 8, 4, 2)),
         (LIGHTNING, World("lightning run", 8, 4, 2)),
+        (ON_RAY, World("Ray", 8, 4, 2)),
         (SLURM, World("srun", 8, 4, 2)),
         ({**SLURM, "SLURM_NTASKS_PER_NODE": "4"}, World("srun", 8, 4, 2)),
         ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, World("srun", 1, 1, 1)),
@@ -48,6 +50,19 @@ def test_the_trainer_takes_the_launchers_world_and_a_strategy_that_suits_it():
 def test_another_world_than_the_launched_one_is_refused(asked, message):
     with pytest.raises(ValueError, match=message):
         trainer_world(asked, TORCHRUN)
+
+
+@pytest.mark.parametrize(
+    ("env", "launcher"),
+    [(TORCHRUN, "torchrun"), (LIGHTNING, "lightning run"), (SLURM, "srun"), (ON_RAY, "Ray")],
+)
+def test_under_no_launcher_do_processes_train_alone_without_a_word(env, launcher):
+    with pytest.raises(ValueError, match=f"trainer.devices is 1, but {launcher} started 4"):
+        trainer_world({"devices": 1}, env)
+    with pytest.raises(ValueError, match=f"{launcher} started 8 processes, the trainer sees 1"):
+        check_world(1, env)
+    fitted = trainer_world({"accelerator": "cpu", "devices": "auto"}, env)
+    assert (fitted["devices"], fitted["num_nodes"]) == (4, 2)
 
 
 @pytest.mark.parametrize("asked", [{}, {"devices": 4, "num_nodes": 2}, {"devices": "-1"}])
