@@ -11,7 +11,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from pipeline.data import ShardData
 from pipeline.options import Parser, UsageError
-from pipeline.settings import RunSettings
+from pipeline.settings import RaySettings, RunSettings
 from pipeline.upscalers import network_file
 from pipeline.world import trainer_world
 
@@ -21,7 +21,7 @@ from sr_module.regression import Regression  # noqa: F401
 from sr_module.training import SRTraining
 
 CONF = Path(__file__).parents[1] / "conf"
-SHORT = {"--resume": "--run.resume"}
+SHORT = {"--resume": "--run.resume", "--ray": "--ray.workers"}
 """Words that people type for longer ones."""
 
 
@@ -35,6 +35,7 @@ class TrainCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's own settings; the data are made for the network's scale."""
         parser.add_class_arguments(RunSettings, "run")
+        parser.add_class_arguments(RaySettings, "ray")
         parser.link_arguments("model.init_args.scale", "data.scale")
         parser.link_arguments("model", "data.frames", compute_fn=_frames, apply_on="instantiate")
         parser.link_arguments("run.log_every", "trainer.log_every_n_steps")

@@ -101,11 +101,14 @@ class KeepLast(Checkpoint):
         folder: of the run.
         every: steps between two checkpoints.
         resumed: the checkpoint that the run goes on from.
+        asked: a file that stands for SIGTERM, where processes get no signals.
     """
 
-    def __init__(self, folder: Path, every: int, *, resumed: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, every: int, *, resumed: Path | None = None, asked: Path | None = None
+    ) -> None:
         self.path, self.every = folder / LAST, every
-        self._resumed = resumed
+        self._resumed, self._asked = resumed, asked
         self._step = self._written = -1
         self._asked_to_end = False
         self._any_rank = AnyRank()
@@ -157,6 +160,8 @@ class KeepLast(Checkpoint):
         if step == before and not ends(trainer):
             return  # gradients of this batch wait for those of the next
         self._step = step
+        if self._asked is not None and trainer.is_global_zero:
+            self._asked_to_end = self._asked.exists()
         asked = self._any_rank(self._asked_to_end)
         due = asked or step % self.every == 0 or ends(trainer)
         if due and step != self._written:
@@ -257,6 +262,11 @@ def _follow(schedule: Any, rates: list[float]) -> None:  # noqa: ANN401 (Lightni
     schedule._last_lr = list(now)
     for group, rate in zip(schedule.optimizer.param_groups, now, strict=True):
         group["lr"] = rate
+
+
+def stop_file(folder: Path) -> Path:
+    """What asks the run in ``folder`` to save and end, where it looks for it."""
+    return folder / "stop"
 
 
 def resume_point(folder: Path, resume: str, *, says: bool = True) -> Path | None:

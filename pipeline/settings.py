@@ -60,3 +60,35 @@ class RunSettings:
             raise ValueError(f"run.profile is {self.profile}; it must be 0 steps or more")
         if self.send_last < 0:
             raise ValueError(f"run.send_last is {self.send_last}; it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """Training on Ray Train; other launchers leave this alone.
+
+    Attributes:
+        workers: processes that train together; 0 trains without Ray. ``--ray 4`` is short for it.
+        address: of a running cluster, such as "auto" or "host:6379"; null takes RAY_ADDRESS, and
+            without that a Ray in this process.
+        cpus: cores that Ray sets aside for a worker and its data readers.
+        gpus: GPUs of a worker, 0 or 1; null takes one where the cluster has some.
+        failures: so many times the workers are started anew after one of them has died.
+    """
+
+    workers: int = 0
+    address: str | None = None
+    cpus: int = 1
+    gpus: int | None = None
+    failures: int = 3
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.cpus < 1 or self.failures < 0:
+            raise ValueError(
+                f"ray.workers {self.workers}, ray.cpus {self.cpus}, ray.failures {self.failures}: "
+                "allowed are 0, 1, 0 and more"
+            )
+        if self.gpus not in (None, 0, 1):
+            raise ValueError(
+                f"ray.gpus is {self.gpus}; a worker is one process with 0 or 1 GPU: raise "
+                "ray.workers instead"
+            )

@@ -4,6 +4,7 @@
     srdet train validate --config conf/experiment/srresnet.yaml --run.out runs/srresnet
     lightning run --devices 8 pipeline/train.py fit --config conf/experiment/srresnet.yaml ...
     torchrun --nproc_per_node 8 pipeline/train.py fit --config conf/experiment/srresnet.yaml ...
+    srdet train --ray 8 --config conf/experiment/srresnet.yaml ...
 
 Settings come from conf/default.yaml, then each --config in turn, then the command line.
 """
@@ -35,6 +36,7 @@ from pipeline.resume import (
     WholeFiles,
     fit_or_stop,
     resume_point,
+    stop_file,
 )
 from pipeline.settings import RunSettings
 from pipeline.skipped import TellSkipped
@@ -42,7 +44,7 @@ from pipeline.tracking import Run
 from pipeline.train_record import Origins, record_settings, send_networks
 from pipeline.training_bar import show
 from pipeline.watch import Recorder, Throughput, ValidationPictures, quiet_lightning
-from pipeline.world import check_world, cores_shared_with
+from pipeline.world import check_world, cores_shared_with, world_of
 from sr_module.training import SRTraining
 
 __all__ = ["CONF", "Setup", "Trained", "configured", "export", "fit", "main", "period", "validate"]
@@ -69,6 +71,10 @@ def main(words: list[str]) -> int:
     verb, rest = (words[0], words[1:]) if words[:1] in (["fit"], ["validate"]) else ("fit", words)
     quiet_lightning()
     cli = parse(profiling.spelled_out(rest))
+    if verb == "fit" and cli.config["ray"]["workers"]:
+        from pipeline import ray_train
+
+        return ray_train.main(plain(cli))
     setup = _built(cli)
     if verb == "validate":
         for name, score in validate(setup).items():
@@ -123,7 +129,9 @@ def fit(
     setup.data.setup("fit")
     trainer.strategy.checkpoint_io = files = WholeFiles(settings.keep_last)
     counted = Throughput(settings.log_every)
-    last = KeepLast(settings.out, settings.checkpoint_every, resumed=checkpoint)
+    world = world_of()
+    asked = stop_file(settings.out) if world and world.launcher == "Ray" else None
+    last = KeepLast(settings.out, settings.checkpoint_every, resumed=checkpoint, asked=asked)
     keeping: list[Callback] = [SameBuffers(), TellSkipped(), counted, last]
     if not first:
         trainer.callbacks += keeping  # type: ignore[attr-defined]

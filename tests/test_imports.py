@@ -26,6 +26,7 @@ DOORS = {
     ),
     # sweeps; and work shared among workers, whatever it is
     "ray": (
+        "pipeline/ray_train.py",
         "pipeline/spread.py",
         "pipeline/sweeps/board.py",
         "pipeline/sweeps/cluster.py",

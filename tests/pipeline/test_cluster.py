@@ -2,15 +2,58 @@
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from pipeline.parsing import CONF
+from pipeline.parsing import CONF, parse
 
 ROOT = CONF.parent
+
+
+@pytest.fixture
+def job() -> dict[str, Any]:
+    return yaml.safe_load((CONF / "cluster" / "ray-cluster.yaml").read_text())
+
+
+def pods(job: dict[str, Any]) -> list[dict[str, Any]]:
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
+def test_the_ray_jobs_command_is_one_that_srdet_takes(job, monkeypatch):
+    monkeypatch.chdir(ROOT)  # the image's folder
+    words = shlex.split(job["spec"]["entrypoint"])
+    assert words[:2] == ["srdet", "train"]
+    config = parse(words[2:]).config
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    asked = container["resources"]["requests"]
+    assert config["ray"]["workers"] == group["replicas"] * int(asked["nvidia.com/gpu"])
+    assert config["ray"]["workers"] * config["ray"]["cpus"] <= group["replicas"] * int(asked["cpu"])
+    assert config["data"]["workers"] < config["ray"]["cpus"]
+    assert config["run"]["resume"] == "auto"
+    with pytest.raises(ValueError, match=r"did you mean 'ray.workers'"):
+        parse([*words[2:], "--ray.worker", "8"])
+
+
+def test_every_pod_of_the_ray_job_sees_the_runs_and_the_tracking_server(job):
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    assert f"ray=={job['spec']['rayClusterSpec']['rayVersion']}" in pins
+    out = Path(parse(shlex.split(job["spec"]["entrypoint"])[2:]).config["run"]["out"])
+    for pod in pods(job):
+        (container,) = pod["containers"]
+        assert {"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"} in container["env"]
+        mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        assert "persistentVolumeClaim" in volumes[mounted[str(out.parent)]]
+        assert set(mounted.values()) == set(volumes)
 
 
 SRUN = """#!/usr/bin/env python

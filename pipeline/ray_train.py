@@ -1,0 +1,280 @@
+"""Training on Ray Train: ``srdet train --ray 8``, on this machine or a cluster.
+
+Each worker runs what every other launcher starts (``pipeline.train.fit``), in the world that Ray
+describes. The run's own checkpoints serve, in ``run.out``, which all nodes must see: where a worker
+dies, Ray starts the group anew, and the run goes on from the last sealed one.
+"""
+
+import contextlib
+import logging
+import os
+import pickle
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from pipeline.index import load_index
+from pipeline.outcome import Trained, tell
+from pipeline.progress import console
+from pipeline.resume import TERMINATED, resume_point, stop_file
+from pipeline.settings import RaySettings, RunSettings
+from pipeline.tracking import Run
+from pipeline.transfer import Retry, is_remote
+from pipeline.world import RAY, world_of
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as future versions do, and without a warning
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the settings are the user's
+    "RAY_DEDUP_LOGS": "0",
+}
+STORE = 256 * 2**20
+"""Bytes of an embedded Ray's shared memory: workers pass files, not objects."""
+
+
+def main(config: dict[str, Any]) -> int:
+    """``srdet train --ray N``: trains, and ends as a run does that is stopped from outside.
+
+    Args:
+        config: all settings, resolved.
+
+    Raises:
+        ValueError: settings that do not fit, or the error that ended a worker.
+        ConnectionError: no Ray at the address.
+    """
+    _check(config)
+    settings, run = RaySettings(**config["ray"]), _run_settings(config)
+    # What is wrong is said here, before workers are started to say it.
+    resume_point(run.out, run.resume)
+    load_index(config["data"]["shards"], retry=Retry(total_s=config["data"]["retry_s"]))
+    with connected(settings), _stoppable(run.out):
+        told = f"{settings.workers} workers on Ray ({_resources()}) ..."
+        console.print(told, highlight=False)
+        trained = _waited_for(config)
+    if trained is None:
+        console.print("stopped; the same command goes on from here", highlight=False)
+        return TERMINATED
+    tell(trained)
+    return 0
+
+
+def fit_on_ray(
+    config: dict[str, Any], *, parent: Run | None = None, callbacks: Sequence[Any] = ()
+) -> Trained | None:
+    """Trains ``config["ray"]["workers"]`` processes together, in the Ray that is connected.
+
+    A function of Ray Tune may call it too, with ``callbacks=[TuneReportCallback()]`` of
+    ``ray.tune.integration.ray_train``, so that every validation reaches the sweep.
+
+    Args:
+        config: all settings of a training, resolved, as ``pipeline.parsing.plain`` gives them.
+        parent: run in MLflow under which this one is shown.
+        callbacks: ``ray.train.UserCallback`` objects.
+
+    Returns:
+        What the run leaves; None where it was stopped from outside, and can go on.
+
+    Raises:
+        ValueError: a worker ended by an error more often than ``ray.failures`` allows.
+    """
+    from ray import train
+    from ray.train.torch import TorchTrainer
+
+    settings, run = RaySettings(**config["ray"]), _run_settings(config)
+    task = {
+        "config": _from_anywhere(config),
+        "folder": str(Path.cwd()),
+        "parent": parent,
+        "environment": {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_")},
+    }
+    gpus = _gpus_per_worker(config)
+    trainer = TorchTrainer(
+        work,
+        train_loop_config=task,
+        scaling_config=train.ScalingConfig(
+            num_workers=settings.workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": settings.cpus, **({"GPU": gpus} if gpus else {})},
+        ),
+        run_config=train.RunConfig(
+            name="ray",
+            storage_path=str(run.out.absolute()),
+            failure_config=train.FailureConfig(max_failures=settings.failures),
+            callbacks=list(callbacks),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except train.TrainingFailedError as error:
+        raise ValueError(_told(error)) from error
+    trained: Trained | None = pickle.loads(result.return_value)
+    return trained
+
+
+def work(task: Mapping[str, Any]) -> bytes:
+    """One worker, in a process of Ray: the same run as under any launcher.
+
+    Returns:
+        What ``fit`` gave, pickled: Ray's controller passes it on and need not import torch for it.
+    """
+    from ray import train
+
+    os.environ.update(task["environment"])
+    os.environ[RAY] = "1"
+    with contextlib.suppress(OSError):  # another node may not have the folder
+        os.chdir(task["folder"])
+    from pipeline.train import configured, fit
+    from pipeline.watch import Reporter
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(task["config"]))
+        setup = configured(["--config", str(path)])
+    # Every rank reports, as Ray waits for all of them.
+    setup.trainer.callbacks.append(Reporter(train.report))  # type: ignore[attr-defined]
+    try:
+        trained = fit(setup, parent=task["parent"])
+    except SystemExit as stop:
+        if stop.code != TERMINATED:
+            raise
+        trained = None  # what was asked for is no failure, after which Ray would begin anew
+    return pickle.dumps(trained)
+
+
+@contextlib.contextmanager
+def connected(settings: RaySettings) -> Iterator[None]:
+    """A Ray to train on; an embedded one ends with the block.
+
+    Raises:
+        ConnectionError: no Ray at the address.
+    """
+    address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    own: dict[str, Any] = {}
+    if address == "local":  # more workers than cores take turns rather than wait for ever
+        cores = max(os.cpu_count() or 1, settings.workers * settings.cpus)
+        own = {"num_cpus": cores, "object_store_memory": STORE, "include_dashboard": False}
+    try:
+        ray.init(address=address, logging_level="ERROR", **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise ConnectionError(
+            f"no Ray answers at {address} ({said}); start one with `ray start --head`, or leave "
+            "ray.address out for one in this process"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """Ray alone says how many processes there are."""
+    world = world_of()
+    if world is not None:
+        raise ValueError(
+            f"ray.workers is {config['ray']['workers']}, but {world.launcher} started this process "
+            f"as one of {world.size}; start the command once, or leave --ray out"
+        )
+    for key, free in (("devices", (None, "auto", -1, "-1")), ("num_nodes", (None, 1))):
+        if config["trainer"].get(key) not in free:
+            raise ValueError(
+                f"trainer.{key} is {config['trainer'][key]}, but on Ray it is ray.workers that "
+                f"says how many processes train; leave trainer.{key} out"
+            )
+
+
+def _from_anywhere(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the places of run and shards as every process can name them."""
+    shards = config["data"]["shards"]
+    place = shards if is_remote(shards) else str(Path(shards).absolute())
+    # After a failure the run goes on, whatever it should have done with what lay there before.
+    run = {"out": str(Path(config["run"]["out"]).absolute()), "resume": "auto"}
+    return {
+        **config, "data": {**config["data"], "shards": place}, "run": {**config["run"], **run},
+    }  # fmt: skip
+
+
+def _run_settings(config: Mapping[str, Any]) -> RunSettings:
+    return RunSettings(**{**config["run"], "out": Path(config["run"]["out"])})
+
+
+def _gpus_per_worker(config: Mapping[str, Any]) -> float:
+    """What the settings say, else one where the cluster has GPUs and the trainer wants them."""
+    import ray
+
+    given = config["ray"]["gpus"]
+    if given is not None:
+        return float(given)
+    wanted = config["trainer"].get("accelerator") in ("auto", "gpu", "cuda")
+    return 1.0 if wanted and ray.cluster_resources().get("GPU") else 0.0
+
+
+def _resources() -> str:
+    import ray
+
+    there = ray.cluster_resources()
+    return f"{len(ray.nodes())} nodes, {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs"
+
+
+@contextlib.contextmanager
+def _stoppable(out: Path) -> Iterator[None]:
+    """SIGTERM and Ctrl-C ask the workers to save and end; a second one ends this process.
+
+    Ray's workers get no signals, and their training is no main thread: they look for a file.
+    """
+    asked, path = threading.Event(), stop_file(out)
+    path.unlink(missing_ok=True)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        console.print("asked to stop; saving after this step ...", highlight=False)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        path.unlink(missing_ok=True)
+
+
+def _waited_for(config: dict[str, Any]) -> Trained | None:
+    """``fit_on_ray`` beside the main thread: there, Ray would take Ctrl-C for itself."""
+    pool = ThreadPoolExecutor(1)
+    training: Future[Trained | None] = pool.submit(fit_on_ray, config)
+    try:
+        return training.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _told(error: Exception) -> str:
+    """What ended the workers, in one sentence, the most telling of them."""
+    failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
+    causes = {rank: getattr(failed, "_base_exc", failed) for rank, failed in failures.items()}
+    # Where one rank ends, the others lose their connection to it.
+    telling = sorted(causes, key=lambda rank: (not isinstance(causes[rank], ValueError), rank))
+    if not telling:
+        return str(error)
+    rank = telling[0]
+    lines = str(causes[rank]).strip().splitlines() or [type(causes[rank]).__name__]
+    return (
+        f"rank {rank} on Ray ended: {lines[0]}; the run goes on from its last checkpoint when "
+        "the command is given again"
+    )
