@@ -125,11 +125,14 @@ def detect_full(
     pictures: Iterable[tuple[int, Tensor]],
     detector: Detector,
     *,
-    reduction: int = 1,
+    reduction: float = 1,
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> dict[int, Detections]:
-    """Detect in whole pictures given at ``1 / reduction``; boxes in original pixels."""
+    """Detect in whole pictures given at ``1 / reduction``; boxes in original pixels.
+
+    Pictures that were enlarged have a reduction below 1.
+    """
     images: list[int] = []
     results: list[Detections] = []
     for batch in _chunks(pictures, batch_size):

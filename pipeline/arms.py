@@ -1,5 +1,6 @@
 """The arms of a study by the words a person types: controls, kernels, networks."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from detection.phase import centre_shift
 from pipeline.registered import is_registered, short_name
-from pipeline.upscalers import KERNELS, Upscaler, bicubic, open_upscaler
+from pipeline.upscalers import KERNELS, Upscaler, bicubic, network_files, open_upscaler
 from sr_module.catalogue import trained
 
 Form = Literal["native", "synthetic"]
@@ -24,11 +25,17 @@ CROPS = "crops"
 """The arm whose windows are not enlarged: what cutting does without any zoom."""
 SHARPENED = "sharpened"
 """Bicubic with an unsharp mask: tells sharp edges, which cost nothing, from learned detail."""
+LARGER = "larger"
+"""The arm without windows whose whole picture is enlarged by bicubic until the detector looks at as
+many pixels as it does with windows: what equal time buys without cutting."""
 REFERENCE = "bicubic"
 """What every arm is measured against: the same windows, the same zoom, no super-resolution."""
-CONTROLS = (NONE, ORIGINAL, CROPS, SHARPENED, *KERNELS)
+CONTROLS = (NONE, LARGER, ORIGINAL, CROPS, SHARPENED, *KERNELS)
 """Words of arms that are no network."""
 UNENLARGED = (NONE, ORIGINAL, CROPS)
+WHOLE_PICTURE = (NONE, LARGER)
+TRAININGS = ","
+"""Stands between the networks of one arm: the same training from several seeds."""
 
 WORST_SHIFT = 0.1
 """Pixels before enlargement. Exact kernels stay below 0.01, the usual mistake of aligned corners at
@@ -49,7 +56,10 @@ def parse_arms(arms: list[str], protocol: Form) -> dict[str, str]:
         name, _, spec = word.rpartition("=")
         name = name or _name(spec)
         if name in specs:
-            raise ValueError(f"arm '{name}' is there twice; name them apart with NAME=FILE")
+            raise ValueError(
+                f"arm '{name}' is there twice; name them apart with NAME=FILE, or give the "
+                f"trainings of one arm as NAME=FILE,FILE"
+            )
         specs[name] = spec
     if ORIGINAL in specs.values() and protocol == "native":
         raise ValueError(
@@ -58,22 +68,58 @@ def parse_arms(arms: list[str], protocol: Form) -> dict[str, str]:
         )
     if specs.setdefault(REFERENCE, REFERENCE) != REFERENCE:
         raise ValueError(f"'{REFERENCE}' is the reference arm's name; call yours something else")
-    words = (*CONTROLS, *trained())
     for spec in specs.values():
-        if spec not in words and not is_registered(spec) and not Path(spec).is_file():
-            raise FileNotFoundError(f"arm '{spec}' is neither a file nor one of {', '.join(words)}")
+        _check(spec)
     return specs
 
 
 def _name(spec: str) -> str:
     if is_registered(spec):
         return short_name(spec)
+    if spec.startswith("mix:"):
+        return f"mix {spec.rpartition('@')[2]}"
     return Path(spec).stem if Path(spec).suffix else spec
 
 
+def _check(spec: str) -> None:
+    for word in trainings(spec):
+        if word in CONTROLS:
+            continue
+        try:
+            network_files(word)
+        except FileNotFoundError as error:
+            words = ", ".join((*CONTROLS, *trained()))
+            raise FileNotFoundError(
+                f"arm '{word}' is neither a file nor one of {words} ({error})"
+            ) from error
+
+
+def trainings(spec: str) -> list[str]:
+    """The networks of an arm that was trained several times; others have one."""
+    return spec.split(TRAININGS)
+
+
+def is_one_file(spec: str) -> bool:
+    """Whether an arm is one network: no control, no mixture, not trained several times."""
+    return spec not in CONTROLS and TRAININGS not in spec and not spec.startswith("mix:")
+
+
+def weights_of(spec: str) -> list[Path]:
+    """The files of weights behind an arm, of all its trainings."""
+    words = [word for word in trainings(spec) if word not in CONTROLS]
+    return [path for word in words for path in network_files(word)]
+
+
+def identity(spec: str) -> str:
+    """What an arm enlarges with, as a name that no other network shares."""
+    files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in weights_of(spec)]
+    share = spec.rpartition("@")[2] if spec.startswith("mix:") else ""
+    return " ".join([*files, share]).strip() or spec
+
+
 def open_arm(spec: str, scale: int, *, bf16: bool) -> Upscaler | None:
-    """What enlarges the windows of an arm; None where nothing does."""
-    if spec in UNENLARGED:
+    """What enlarges the windows of an arm, one training of it; None where nothing does."""
+    if spec in UNENLARGED or spec == LARGER:
         return None
     if spec == SHARPENED:
         return Upscaler(SHARPENED, scale, 0, lambda lr: sharpened(lr, scale))

@@ -1,5 +1,6 @@
 """Scores made to mean the same in windows and whole pictures, learnt on pictures set aside."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,10 @@ from detection.calibration import (
     reliability,
     true_and_false,
 )
+from detection.coco import evaluate
+from detection.group import Merge
+from detection.merge import fuse
+from detection.merge_tuning import TunedMerge, tune_merge
 from detection.truth import CocoSet
 
 Found = Mapping[int, Detections]
@@ -21,8 +26,13 @@ WINDOWS, WHOLE = "windows", "whole picture"
 """The two sources of detections."""
 
 
-def set_aside(images: Sequence[int], share: float, *, seed: int) -> tuple[list[int], list[int]]:
+def set_aside(
+    images: Sequence[int], share: float, *, seed: int, groups: Mapping[int, str] | None = None
+) -> tuple[list[int], list[int]]:
     """The image ids to evaluate, and a random share to calibrate on, which are never evaluated.
+
+    Of pictures in ``groups`` (image id to scene) whole groups are set aside, as many as come
+    nearest to the share: the next frame of a film is no other picture.
 
     Raises:
         ValueError: a share that leaves either side without a picture.
@@ -33,8 +43,47 @@ def set_aside(images: Sequence[int], share: float, *, seed: int) -> tuple[list[i
             f"calibrate_on {share:g} of {len(images)} pictures sets {count} aside; both the "
             f"pictures that scores are calibrated on and those evaluated must be at least one"
         )
-    held = set(random.Random(seed).sample(list(images), count))
+    held = _held(images, count, groups, seed) if groups else _sample(images, count, seed)
+    if not 0 < len(held) < len(images):
+        raise ValueError(
+            f"calibrate_on {share:g} leaves no group on one side; the groups are too large for it"
+        )
     return [image for image in images if image not in held], sorted(held)
+
+
+def _sample(images: Sequence[int], count: int, seed: int) -> set[int]:
+    return set(random.Random(seed).sample(list(images), count))
+
+
+def _held(images: Sequence[int], count: int, groups: Mapping[int, str], seed: int) -> set[int]:
+    names = sorted({groups[image] for image in images})
+    random.Random(seed).shuffle(names)
+    held: set[int] = set()
+    for name in names:
+        members = {image for image in images if groups[image] == name}
+        if abs(len(held) + len(members) - count) < abs(len(held) - count):
+            held |= members
+    return held
+
+
+def chosen_merge(truth: CocoSet, found: Found, arm: str) -> TunedMerge:
+    """The best of ``merge_tuning.CANDIDATES`` for what an arm found in the pictures set aside.
+
+    By AP of small objects, or AP where there are none; every arm has the same candidates.
+
+    Args:
+        truth: of the pictures set aside.
+        found: image id to detections that are not merged.
+        arm: its name, for errors.
+    """
+
+    def score(unmerged: Found, how: Merge) -> float:
+        merged = {image: fuse(each, how) for image, each in unmerged.items()}
+        metrics = evaluate(truth, merged).metrics
+        small = metrics["AP_small"]
+        return metrics["AP"] if math.isnan(small) else small
+
+    return tune_merge({arm: found}, score)[arm]
 
 
 def calibrated(truth: CocoSet, sources: Mapping[str, Found]) -> Calibration:

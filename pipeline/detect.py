@@ -5,6 +5,8 @@ r"""``srdet detect``: does super-resolving the crops help this detector on these
         --arms none bicubic sr=runs/srresnet/net.safetensors original --out runs/study
     srdet detect compare runs/grid runs/guided --arm sr   (two finished studies, paired)
     srdet detect train --coco train.json --images train/ --out runs/detector   (makes a detector)
+    srdet detect finetune ...      (the detector, trained on for the pictures of every arm)
+    srdet detect task-driven ...   (a network, trained on for what the detector sees)
 
 Every arm sees the same windows and is compared with bicubic at the same geometry, because zoom
 alone is not super-resolution. Gains have 95 % intervals from a paired bootstrap over pictures.
@@ -12,7 +14,7 @@ alone is not super-resolution. Gains have 95 % intervals from a paired bootstrap
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -29,18 +31,23 @@ from detection.gain import Gain
 from detection.sanity import check_perfect
 from detection.windows import coverage
 from pipeline import tracking
-from pipeline.arms import REFERENCE, Form, open_arm, parse_arms, shifts
+from pipeline.arms import REFERENCE, Form, open_arm, parse_arms, shifts, trainings, weights_of
 from pipeline.calibrating import set_aside
 from pipeline.compare import compare
 from pipeline.detector import train_detector
 from pipeline.files import atomic_file
 from pipeline.findings import Findings, study_view
+from pipeline.finetune import finetune
+from pipeline.fingerprints import fingerprint, seen_before
 from pipeline.gallery import gallery
+from pipeline.groups import scene_groups
 from pipeline.kept import file_digest
 from pipeline.look import Eyes, Looking
 from pipeline.measures import measure_arms
 from pipeline.options import run_function
+from pipeline.pictures import read_picture
 from pipeline.plans import plan_windows
+from pipeline.regimes import FINETUNED, Bench, Child, described, run_finetuned, run_trainings
 from pipeline.registered import check_free
 from pipeline.report import CurveView, plots, print_table, write_report
 from pipeline.spread import RaySpread
@@ -50,15 +57,15 @@ from pipeline.study import (
     Pictures,
     Rules,
     Split,
+    equal_zoom,
     find_in_full,
     load_pictures,
-    run_arm,
 )
 from pipeline.study_files import file_name, save_detections, save_truth
 from pipeline.study_record import ArmModels, as_markdown, coco_data
 from pipeline.study_settings import Join, Merging, Statistics, Windows
+from pipeline.task_driven import task_driven
 from pipeline.tracking import Run
-from pipeline.upscalers import Upscaler
 from pipeline.world import best_precision
 from sr_module.degrade import Degradation
 
@@ -80,6 +87,10 @@ def main(words: list[str]) -> None:
         run_function(compare, [*folders, *words[count:]], name="detect compare")
     elif words[:1] == ["train"]:
         run_function(train_detector, words[1:], name="detect train", leave_out=("parent",))
+    elif words[:1] == ["finetune"]:
+        run_function(finetune, words[1:], name="detect finetune")
+    elif words[:1] == ["task-driven"]:
+        run_function(task_driven, words[1:], name="detect task-driven")
     else:
         run_function(detect, words, name="detect", leave_out=("parent", "training"))
 
@@ -100,7 +111,10 @@ def detect(
     join: Join = Join(),  # noqa: B008 (frozen)
     merge: Merging = Merging(),  # noqa: B008 (frozen)
     statistics: Statistics = Statistics(),  # noqa: B008 (frozen)
+    finetuned: Path | None = None,
     calibrate_on: float = 0.0,
+    calibrate: bool = True,
+    tune_merge: bool = False,
     ignored: list[str] | None = None,
     max_detections: int = 500,
     limit: int | None = None,
@@ -121,10 +135,12 @@ def detect(
         images: the picture folder of each annotation file.
         detector: a file of `srdet detect train`, a YOLOX (.onnx), a folder of Hugging Face
             transformers, ultralytics:FILE, or a torchvision family.
-        arms: each "none" (no windows), "crops" (windows not enlarged), a kernel (nearest, bilinear,
-            bicubic, lanczos), "sharpened" (bicubic with an unsharp mask), "original" (synthetic
-            only), a network of `srdet models`, or a file of weights; "name=FILE" gives it a name.
-            bicubic, the reference, is always there.
+        arms: each "none" (no windows), "larger" (no windows, the whole picture enlarged to as many
+            pixels), "crops" (windows not enlarged), a kernel (nearest, bilinear, bicubic, lanczos),
+            "sharpened" (bicubic with an unsharp mask), "original" (synthetic only), a network of
+            `srdet models`, a file of weights, or "mix:PSNR+GAN@0.6", the network between two.
+            "name=FILE" gives it a name, "name=FILE,FILE" is one arm trained several times. bicubic,
+            the reference, is always there.
         out: folder for report.html, study.json, windows.json, truth.json and detections.
         title: of the report.
         detector_weights: for a torchvision family: "DEFAULT" or a file.
@@ -135,9 +151,12 @@ def detect(
         join: what of windows and whole picture counts.
         merge: how what was seen twice becomes one.
         statistics: how a difference is told from luck.
-        calibrate_on: share of the pictures that is set aside, never evaluated, to learn what a
-            score is worth in each source and size. 0, the default, leaves scores as they are: with
-            less than some hundred objects set aside there is too little to learn from.
+        finetuned: folder of `srdet detect finetune`: the arms once more, each with the detector
+            that has learnt from its pictures, in tables of their own.
+        calibrate_on: share of the pictures that is set aside, never evaluated; of scenes, whole
+            ones. With less than some hundred objects there is too little to learn from.
+        calibrate: whether to learn there what a score is worth in each source and size.
+        tune_merge: whether to choose there each arm's own merge, among the same fourteen for all.
         ignored: categories that mark regions in which nothing was annotated: what is found there by
             half of its area or more leaves every arm. Without it "ignored regions", where the set
             has such a category.
@@ -166,23 +185,25 @@ def detect(
     check_perfect(pictures.truth, max_detections=max_detections)
     _check_windows(windows, pictures)
     check_free(register, kind="detector", scale=scale)
-    if calibrate_on:
-        set_aside(list(pictures.paths), calibrate_on, seed=statistics.seed)  # refuses too few
+    groups = scene_groups(statistics.groups, pictures, coco)
+    aside = partial(set_aside, share=calibrate_on, seed=statistics.seed, groups=groups)
+    _check_aside(pictures, aside if calibrate_on else None, tune_merge=tune_merge)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bf16 = best_precision("auto").startswith("bf16")
     open_detector = partial(
-        load_detector, detector, categories=pictures.truth.categories, weights=detector_weights,
+        load_detector, categories=pictures.truth.categories, weights=detector_weights,
         max_detections=max_detections, device=device, bf16=bf16,
     )  # fmt: skip
-    find = open_detector()
-    openers = {name: partial(open_arm, spec, scale, bf16=bf16) for name, spec in specs.items()}
-    upscalers = {name: open_one() for name, open_one in openers.items()}
-    moved = shifts(upscalers)
+    find = open_detector(detector)
+    upscalers = {
+        name: open_arm(trainings(spec)[0], scale, bf16=bf16) for name, spec in specs.items()
+    }
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         "coco": [path.name for path in coco], "detector": Path(detector).name, "protocol": protocol,
         "scale": scale, "windows": asdict(windows), "join": asdict(join),
-        "merge": asdict(merge), "statistics": asdict(statistics),
+        "merge": "tuned for each arm" if tune_merge else asdict(merge),
+        "statistics": asdict(statistics),
         "arms": {name: Path(spec).name for name, spec in specs.items()},
         "pictures": len(pictures.truth.images), "calibrate_on": calibrate_on,
         "precision": "bf16" if bf16 else "fp32", "device": device,
@@ -204,38 +225,75 @@ def detect(
             RaySpread(ray, ray_address, 1.0 if device == "cuda" else 0.0) if ray else None,
         )  # fmt: skip
         first = partial(
-            find_in_full, detector=find, looking=looking, again=partial(_open, open_detector)
-        )
-        split, held = _splits(pictures, windows, first, calibrate_on, statistics.seed)
+            find_in_full, detector=find, looking=looking,
+            again=partial(_open, partial(open_detector, detector)),
+        )  # fmt: skip
+        split, held = _splits(pictures, windows, first, aside if calibrate_on else None)
         split.plan.save(out / "windows.json")
         save_truth(split.truth, out)
-        rules = Rules(find, join, merge, batch_size, max_detections, looking)
-        done = []
-        for arm_name, spec in specs.items():
-            with tracking.start(experiment, f"arm {arm_name}", parent=run) as child:
-                arm = run_arm(
-                    arm_name, spec, split=split, rules=rules, upscaler=upscalers[arm_name],
-                    held=held, again=partial(_open, open_detector, openers[arm_name]),
-                )  # fmt: skip
-                _log_arm(child, arm, out)
-                models.send(child, arm)
-                done.append(arm)
+        rules = Rules(
+            find, join, merge, batch_size, max_detections, looking,
+            equal_zoom(split, join, scale), calibrate, tune_merge,
+        )  # fmt: skip
+        bench = Bench(split, held, rules, detector, open_detector, scale, bf16)
+        child = partial(tracking.start, experiment, parent=run)
+        done = _run_arms(specs, bench, child, models, out)
         models.register_best(run, done, register)
-        measures = measure_arms(split.truth, done, reference=REFERENCE, statistics=statistics)
+        measure = partial(
+            measure_arms, split.truth, reference=REFERENCE, statistics=statistics, groups=groups
+        )
         covered = coverage(
             split.truth.boxes, split.plan, small=windows.small, found=_first_finds(split, join)
         )
         findings = Findings(
-            title, split.pictures, split.plan, done, measures, covered, REFERENCE, upscalers, moved,
-            {**settings, "windows digest": split.plan.digest}, training or [],
+            title, split.pictures, split.plan, done, measure(done), covered, REFERENCE, upscalers,
+            shifts(upscalers), {**settings, "windows digest": split.plan.digest}, training or [],
+            seen=_seen(split.pictures, detector, specs),
         )  # fmt: skip
+        if finetuned is not None:
+            learnt = run_finetuned(specs, bench, finetuned, child)
+            again = replace(findings, arms=learnt, measures=measure(learnt), seen={})
+            findings = replace(findings, finetuned=again)
         return _conclude(run, findings, out)
 
 
-def _open(
-    detector: Callable[[], Detector], upscaler: Callable[[], Upscaler | None] | None = None
-) -> Eyes:
-    return detector(), upscaler() if upscaler else None
+def _run_arms(
+    specs: Mapping[str, str], bench: Bench, child: Child, models: ArmModels, out: Path
+) -> list[ArmResult]:
+    """Every arm with the detector as it is, told and stored as soon as it is done."""
+    done = []
+    for name, spec in specs.items():
+        with child(f"arm {name}") as run:
+            done.append(run_trainings(name, spec, bench))
+            _log_arm(run, done[-1], out)
+            models.send(run, done[-1])
+    return done
+
+
+Aside = Callable[[list[int]], tuple[list[int], list[int]]]
+"""Image ids to those that are evaluated and those that are set aside."""
+
+
+def _check_aside(pictures: Pictures, aside: Aside | None, *, tune_merge: bool) -> None:
+    """Refuses too few pictures before hours are spent."""
+    if aside is not None:
+        aside([picture.id for picture in pictures.truth.images])
+    elif tune_merge:
+        raise ValueError("tune_merge needs pictures set aside; say how many: --calibrate_on 0.3")
+
+
+def _seen(pictures: Pictures, detector: str, specs: Mapping[str, str]) -> dict[str, int]:
+    """Who learnt from pictures of the study, and from how many; who does not say is left out."""
+    learners = {name: files for name, spec in specs.items() if (files := weights_of(spec))}
+    if Path(detector).is_file():
+        learners["the detector"] = [Path(detector)]
+    ordinary = [p.id for p in pictures.truth.images if not pictures.vast(p.id)]
+    marks = {image: fingerprint(read_picture(pictures.paths[image])) for image in ordinary}
+    return {name: len(images) for name, images in seen_before(marks, learners).items()}
+
+
+def _open(detector: Callable[[], Detector]) -> Eyes:
+    return detector(), None
 
 
 def _identity(settings: Mapping[str, Any], detector: str, weights: str | None) -> dict[str, str]:
@@ -248,8 +306,7 @@ def _splits(
     pictures: Pictures,
     windows: Windows,
     first_look: Callable[..., Full],
-    share: float,
-    seed: int,
+    aside: Aside | None,
 ) -> tuple[Split, Split | None]:
     """What is evaluated, and what is set aside to calibrate on."""
 
@@ -257,9 +314,9 @@ def _splits(
         full = first_look(chosen, title=title)
         return Split(chosen, plan_windows(chosen, windows, full.found), full)
 
-    if not share:
+    if aside is None:
         return lay(pictures), None
-    kept, held = set_aside([p.id for p in pictures.truth.images], share, seed=seed)
+    kept, held = aside([p.id for p in pictures.truth.images])
     return lay(pictures.only(kept)), lay(pictures.only(held), "whole pictures, to calibrate")
 
 
@@ -288,7 +345,7 @@ def _log_arm(run: Run, arm: ArmResult, out: Path) -> None:
         "detect/detector_ms": 1e3 * arm.detect_seconds / count,
         "detect/megapixels": arm.megapixels / count,
     }
-    values = {f"detect/{key}": value for key, value in arm.evaluation.metrics.items()}
+    values = {f"detect/{key}": value for key, value in arm.metrics.items()}
     run.metrics({k: v for k, v in {**values, **costs}.items() if not math.isnan(v)})
     run.artifact(save_detections(arm.found, out, arm.name))
     if arm.calibration is not None:
@@ -299,6 +356,8 @@ def _log_arm(run: Run, arm: ArmResult, out: Path) -> None:
 def _conclude(run: Run, study: Findings, out: Path) -> StudyResult:
     """The report and every number, on disk and in the run."""
     view = study_view(study, gallery(study))
+    for arm in study.finetuned.arms if study.finetuned else ():
+        save_detections(arm.found, out, f"{arm.name} {FINETUNED}")
     report = write_report(view, out / "report.html")
     with atomic_file(out / "study.json") as temporary:
         temporary.write_text(dumps(_as_json(study), indent=1))
@@ -322,20 +381,28 @@ def _gain_row(gain: Gain) -> dict[str, Any]:
 
 
 def _as_json(study: Findings) -> dict[str, Any]:
-    return {
+    numbers = {
         "settings": dict(study.settings),
-        "arms": {
-            arm.name: {
-                "metrics": arm.evaluation.metrics,
-                "seconds_per_picture": arm.seconds_per_picture,
-                "megapixels": arm.megapixels,
-            }
-            for arm in study.arms
-        },
-        "gains": [_gain_row(gain) for gain in study.gains],
-        "tests": [asdict(test) for test in study.measures.tests],
-        "errors": {name: asdict(errors) for name, errors in study.measures.errors.items()},
+        **_measured(study),
         "shift": dict(study.moved),
         "upper_bound": study.plan.oracle,
         "coverage": asdict(study.coverage),
+        "seen": dict(study.seen),
+    }
+    if study.finetuned is not None:
+        numbers["finetuned"] = _measured(study.finetuned)
+    return numbers
+
+
+def _measured(study: Findings) -> dict[str, Any]:
+    measures = study.measures
+    return {
+        "arms": {arm.name: described(arm) for arm in study.arms},
+        "gains": [_gain_row(gain) for gain in study.gains],
+        "tests": [asdict(test) for test in measures.tests],
+        "errors": {name: asdict(errors) for name, errors in measures.errors.items()},
+        "errors_by_size": {
+            name: [asdict(errors) for errors in each]
+            for name, each in measures.errors_by_size.items()
+        },
     }

@@ -8,24 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
 
 from detection.categories import training_labels
 from detection.detectors import save_detector
 from detection.families import build_model
-from detection.finetune import DetectionCrops, DetectorTraining, collate
+from detection.finetune import DetectorTraining, Target
 from detection.starting import start_from
 from pipeline import tracking
+from pipeline.boxed import BoxedCrops, brief_trainer
 from pipeline.fingerprints import fingerprint, listed
-from pipeline.pictures import read_picture
-from pipeline.progress import bar, console
+from pipeline.progress import console
 from pipeline.study import load_pictures
 from pipeline.study_record import coco_data
 from pipeline.tracking import Run
-from pipeline.training_bar import show
-from pipeline.watch import Recorder, quiet_lightning
-from pipeline.world import best_precision, cores_shared_with
+from pipeline.watch import quiet_lightning
+from pipeline.world import cores_shared_with
 
 DETECTOR = "detector.safetensors"
 
@@ -85,37 +83,31 @@ def train_detector(
     }  # fmt: skip
     quiet_lightning()
     pl.seed_everything(seed, verbose=False)
-    crops, categories, seen = _crops(coco, images, crop=crop, samples=steps * batch_size, seed=seed)
+    pictures = load_pictures(coco, images, degradation=None, limit=None)
+    categories = pictures.truth.categories
+    data = BoxedCrops(
+        pictures, training_labels(categories), crop=crop, batch_size=batch_size, steps=steps,
+        form=_originals, workers=workers, seed=seed,
+    )  # fmt: skip
+    seen = listed([fingerprint(picture) for picture in data.pictures])
     model = build_model(architecture, num_classes=len(categories) + 1)
     if start is not None:
         random = start_from(model, architecture, start)
         console.print(f"started from {start}; random: {len(random)} tensors", highlight=False)
     training = DetectorTraining(model, learning_rate=learning_rate)
-    loader = DataLoader(crops, batch_size, num_workers=workers, collate_fn=collate)
     started = time.perf_counter()
     with tracking.start(experiment, name or architecture, parent=parent) as run:
         run.params(settings)
-        run.inputs([coco_data(coco, images, context="training", pictures=len(seen))])
-        trainer = pl.Trainer(
-            max_steps=steps,
-            devices=1,
-            precision=best_precision("auto"),  # type: ignore[arg-type]
-            logger=False,
-            log_every_n_steps=20,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            callbacks=show("training the detector"),
-        )
-        trainer.logger = Recorder(run, trainer)
+        run.inputs([coco_data(coco, images, context="training", pictures=len(data.pictures))])
+        trainer = brief_trainer(run, steps, "training the detector")
         with cores_shared_with(workers):
-            trainer.fit(training, loader)
+            trainer.fit(training, datamodule=data)
         loss = float(trainer.callback_metrics["train/loss"])
         path = out / DETECTOR
         out.mkdir(parents=True, exist_ok=True)
         provenance = {
             key: str(value) for key, value in {**settings, "mlflow_run": run.stored_id}.items()
-        } | listed(seen)
+        } | seen
         save_detector(
             model, path, architecture=architecture, categories=categories, provenance=provenance
         )
@@ -125,19 +117,8 @@ def train_detector(
     return trained
 
 
-def _crops(
-    coco: list[Path], images: list[Path], *, crop: int, samples: int, seed: int
-) -> tuple[DetectionCrops, dict[int, str], list[str]]:
-    pictures = load_pictures(coco, images, degradation=None, limit=None)
-    labels_of = training_labels(pictures.truth.categories)
-    decoded, boxes, labels = [], [], []
-    with bar("reading pictures", len(pictures.truth.images)) as advance:
-        for picture in pictures.truth.images:
-            objects = pictures.truth.objects[picture.id]
-            decoded.append(read_picture(pictures.paths[picture.id]))
-            boxes.append(objects.boxes[~objects.crowds])
-            kept = objects.labels[~objects.crowds].tolist()
-            labels.append(torch.tensor([labels_of[k] for k in kept], dtype=torch.int64))
-            advance(1)
-    data = DetectionCrops(decoded, boxes, labels, crop=crop, samples=samples, seed=seed)
-    return data, pictures.truth.categories, [fingerprint(picture) for picture in decoded]
+def _originals(
+    given: Tensor, original: Tensor, targets: list[Target]
+) -> tuple[list[Tensor], list[Target]]:
+    del given
+    return list(original), targets

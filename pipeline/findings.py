@@ -6,13 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detection.coco import BINS, bin_name
-from detection.errors import false_positives_per_megapixel, transitions
+from detection.errors import (
+    Transitions,
+    false_positives_per_megapixel,
+    hallucinations_per_megapixel,
+    transitions,
+)
 from detection.gain import Gain
 from detection.precision_recall import precision_curve
 from detection.tide import KINDS
 from detection.windows import Coverage, WindowPlan
 from pipeline.arms import CONTROLS, ORIGINAL, shift_warnings
-from pipeline.measures import Measures
+from pipeline.measures import ERROR_BINS, Measures
 from pipeline.report import (
     ArmView,
     BinView,
@@ -25,7 +30,13 @@ from pipeline.report import (
     TrustView,
 )
 from pipeline.study import ArmResult, Pictures
-from pipeline.study_tables import probability, study_tables, trust_table
+from pipeline.study_tables import (
+    finetuned_table,
+    objects_table,
+    probability,
+    study_tables,
+    trust_table,
+)
 from pipeline.tracking import flatten
 from pipeline.upscalers import Upscaler
 
@@ -52,6 +63,10 @@ class Findings:
     """Arm to how far right and down it moves things, in pixels before enlargement."""
     settings: Mapping[str, Any]
     training: list[CurveView] = field(default_factory=list)
+    seen: Mapping[str, int] = field(default_factory=dict)
+    """Network, or "the detector", to how many of the pictures it learnt from, as far as known."""
+    finetuned: "Findings | None" = None
+    """The same study with detectors that learnt from each arm's pictures."""
 
     @property
     def networks(self) -> list[str]:
@@ -74,6 +89,11 @@ def verdict(study: Findings) -> str:
     if not clauses:
         return "No super-resolution arm was measured."
     says = f"Against {study.reference} at the same geometry: {'; '.join(clauses)}."
+    if study.finetuned is not None and study.finetuned.networks:
+        learnt = [_clause(study.finetuned, name) for name in study.finetuned.networks]
+        says += f" With detectors that learnt from each arm's pictures: {'; '.join(learnt)}."
+    if tested := [name for name, count in study.seen.items() if count]:
+        says = f"No test: {' and '.join(tested)} learnt from these very pictures. {says}"
     if study.plan.oracle:
         return f"An upper bound and no result, for the windows know the truth. {says}"
     return says
@@ -116,7 +136,7 @@ def study_view(study: Findings, gallery: list[GalleryRow]) -> StudyView:
     """The report's content."""
     count = len(study.pictures.truth.images)
     arms = [
-        ArmView(a.name, a.name, a.evaluation.metrics, a.seconds_per_picture, a.megapixels / count)
+        ArmView(a.name, a.name, a.metrics, a.seconds_per_picture, a.megapixels / count)
         for a in study.arms
     ]
     gains = [GainView(g.arm, g.metric, g.difference, g.low, g.high, g.verdict) for g in study.gains]
@@ -134,7 +154,7 @@ def study_view(study: Findings, gallery: list[GalleryRow]) -> StudyView:
         training=study.training,
         settings=flatten(_listed(study.settings)),
         notes=_notes(study),
-        warnings=shift_warnings(study.moved),
+        warnings=[*_seen_warnings(study), *shift_warnings(study.moved)],
         tables=_tables(study),
         trust=_trust(study),
         errors=[
@@ -150,6 +170,32 @@ def study_view(study: Findings, gallery: list[GalleryRow]) -> StudyView:
     )
 
 
+def _seen_warnings(study: Findings) -> list[str]:
+    count = len(study.pictures.truth.images)
+    return [
+        f"{name} learnt from {number} of the {count} pictures of this study, or from frames right "
+        f"beside them: its numbers are no test. Take other pictures, or train on others."
+        for name, number in study.seen.items()
+        if number
+    ]
+
+
+def _changes(study: Findings) -> tuple[dict[str, list[Transitions]], dict[str, float]]:
+    """What became of the objects of every arm by size, and what every arm invented."""
+    truth = study.pictures.truth
+    by_name = {arm.name: arm for arm in study.arms}
+    base = by_name.pop(study.reference).found
+    rows = {
+        name: transitions(truth, base, arm.found, bins=ERROR_BINS, score=SHOWN_SCORE)
+        for name, arm in by_name.items()
+    }
+    invented = {
+        arm.name: hallucinations_per_megapixel(truth, arm.found, score=SHOWN_SCORE)
+        for arm in study.arms
+    }
+    return rows, invented
+
+
 def _listed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with lists as a person writes them."""
     return {
@@ -160,6 +206,9 @@ def _listed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tables(study: Findings) -> list[TableView]:
     tables = study_tables(study.measures, study.moved, reference=study.reference)
+    tables.append(objects_table(*_changes(study)))
+    if study.finetuned is not None:
+        tables.insert(0, finetuned_table(study.finetuned.arms, study.finetuned.measures))
     trust = trust_table({arm.name: arm.trust for arm in study.arms})
     return [*tables, trust] if trust.rows else tables
 
@@ -196,8 +245,15 @@ def _protocol(study: Findings) -> str:
         form += f"; {aside} pictures set aside to calibrate scores on"
     return (
         f"{form}; {count} pictures, {objects} objects; COCO evaluation in original pixels; "
-        f"{study.settings['statistics']['resamples']} paired bootstrap resamples over pictures."
+        f"{study.settings['statistics']['resamples']} paired bootstrap resamples over "
+        f"{_drawn(study)}."
     )
+
+
+def _drawn(study: Findings) -> str:
+    """What the bootstrap draws."""
+    units = next((gain.units for gain in study.gains if gain.units), 0)
+    return "pictures" if units in (0, len(study.pictures.truth.images)) else f"{units} scenes"
 
 
 def _curve(study: Findings, arm: ArmResult) -> list[BinView]:

@@ -25,6 +25,7 @@ from pipeline.kept import Images, Kept, Sight, file_digest
 from pipeline.progress import bar
 from pipeline.upscalers import Upscaler
 from pipeline.vast import SHEET
+from sr_module.resize import imresize
 
 if TYPE_CHECKING:
     from pipeline.study import Pictures
@@ -40,12 +41,14 @@ class Look:
     """A way to look at pictures.
 
     ``plan`` None looks at whole pictures; ``original`` at the originals in place of what is given.
+    Whole pictures are enlarged by ``zoom`` with bicubic.
     """
 
     pictures: "Pictures"
     plan: WindowPlan | None
     batch_size: int
     original: bool = False
+    zoom: float = 1.0
 
     def __call__(self, images: Images, eyes: Eyes) -> Sight:
         """What is seen in some of the pictures."""
@@ -56,8 +59,9 @@ class Look:
         each = self.pictures.only(images).each(form)
         reduction = 1 if self.original else self.pictures.reduction
         if self.plan is None:
-            found = self._whole(images, detect, reduction)
-            return Sight({i: _seen(f) for i, f in found.items()}, 0.0, detecting.seconds)
+            found = self._whole(images, detect, enlarging, reduction)
+            whole = {i: _seen(f) for i, f in found.items()}
+            return Sight(whole, enlarging.seconds, detecting.seconds, enlarging.pixels)
         upscale: Upscale = enlarging.around(upscaler or _as_it_is)  # type: ignore[assignment]
         seen = see_windows(
             each, self.plan, upscale, detect,
@@ -66,12 +70,19 @@ class Look:
         )  # fmt: skip
         return Sight(seen, enlarging.seconds, detecting.seconds, enlarging.pixels)
 
-    def _whole(self, images: Images, detect: Detector, reduction: int) -> dict[int, Detections]:
+    def _whole(
+        self, images: Images, detect: Detector, enlarging: "Clock", reduction: int
+    ) -> dict[int, Detections]:
         """Of whole pictures; of vast ones in sheets, whose borders cut nothing off that counts."""
         pictures = self.pictures
         ordinary = [image for image in images if not pictures.vast(image)]
         whole = ((i, pictures.given(i)) for i in ordinary)
-        found = detect_full(whole, detect, reduction=reduction)  # type: ignore[arg-type]
+        zoom: Upscale = enlarging.around(self._zoomed)  # type: ignore[assignment]
+        if self.zoom != 1:
+            _refuse_vast([image for image in images if pictures.vast(image)])
+            whole = ((i, zoom(picture[None])[0]) for i, picture in whole)  # type: ignore[index]
+        ratio = reduction / self.zoom
+        found = detect_full(whole, detect, reduction=ratio)  # type: ignore[arg-type]
         for image in images:
             if pictures.vast(image):
                 found[image] = self._in_sheets(image, detect, reduction)
@@ -88,6 +99,9 @@ class Look:
             scale=1, reduction=reduction, batch_size=1,
         )  # fmt: skip
         return fuse(Border(cut="seen_whole").apply(seen[image]), Merge())
+
+    def _zoomed(self, pictures: Tensor) -> Tensor:
+        return imresize(pictures, self.zoom, quantize=False).clamp(0, 1)
 
     def runs(self, size: int) -> list[Images]:
         """The pictures in equal runs; the last may be shorter."""
@@ -154,6 +168,7 @@ def _content(look: Look, how: Looking, spec: str) -> dict[str, Any]:
     return {
         "key": dict(how.key), "spec": file_digest(spec), "pictures": look.pictures.digest,
         "windows": "" if look.plan is None else look.plan.digest, "original": look.original,
+        "zoom": look.zoom,
         "batch_size": look.batch_size, "at_once": how.at_once,
     }  # fmt: skip
 
@@ -176,6 +191,13 @@ class Clock:
         if isinstance(result, Tensor):
             self.pixels += result.numel() // result.shape[1]
         return result
+
+
+def _refuse_vast(images: Sequence[int]) -> None:
+    if images:
+        raise ValueError(
+            f"image {images[0]} is too large to be enlarged as a whole; leave the arm 'larger' out"
+        )
 
 
 def _seen(found: Detections) -> Seen:

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from detection.coco import BINS, Evaluation, bin_name
-from detection.gain import Gain, paired_gains
+from detection.gain import Gain, seeded_gains
 from detection.significance import PairedTest, paired_tests
 from detection.sizes import AITOD_AREAS
 from detection.tide import Errors, tide, tide_differences
@@ -25,6 +25,8 @@ METRICS = (
 )
 TINY_METRICS = tuple(f"AP_{name}" for name in AITOD_AREAS)
 """Of AI-TOD's sizes; measured where the set has such objects."""
+ERROR_BINS = ((0, 16), (16, 32), (32, 96), (96, math.inf))
+"""Square root of area in pixels: what kinds of error are told apart for."""
 TESTED = ("AP", "AP_small")
 """Each further one would be a further chance of a false alarm."""
 
@@ -38,6 +40,8 @@ class Measures:
     """Empty where no permutation was asked for."""
     errors: dict[str, Errors]
     """Arm to its errors of six kinds, over all sizes, minus the reference's."""
+    errors_by_size: dict[str, list[Errors]] = field(default_factory=dict)
+    """The same for each of ``ERROR_BINS``."""
 
     def gain(self, arm: str, metric: str) -> Gain | None:
         """The gain of an arm, where it was measured."""
@@ -49,24 +53,43 @@ class Measures:
 
 
 def measure_arms(
-    truth: CocoSet, arms: Sequence[ArmResult], *, reference: str, statistics: Statistics
+    truth: CocoSet,
+    arms: Sequence[ArmResult],
+    *,
+    reference: str,
+    statistics: Statistics,
+    groups: Mapping[int, str] | None = None,
 ) -> Measures:
-    """Gains with intervals, tests corrected over the arms, and differences of errors."""
-    evaluations = {arm.name: arm.evaluation for arm in arms}
-    base = evaluations[reference]
+    """Gains with intervals, tests corrected over the arms, and differences of errors.
+
+    ``groups``, image id to scene: what is drawn and swapped as a whole. Arms of several trainings
+    have no test, for swapping pictures says nothing of other trainings.
+    """
+    trainings = {arm.name: arm.evaluations for arm in arms}
+    evaluations = {name: each[0] for name, each in trainings.items() if len(each) == 1}
+    base = trainings[reference][0]
+    drawn = groups or None
     metrics = [*METRICS, *(name for name in TINY_METRICS if not math.isnan(base.metrics[name]))]
     with bar("bootstrap", None):
-        gains = paired_gains(
-            evaluations, reference=reference, metrics=metrics,
+        gains = seeded_gains(
+            trainings, reference=reference, metrics=metrics, groups=drawn,
             resamples=statistics.resamples, seed=statistics.seed,
         )  # fmt: skip
+    tests = _tests(evaluations, reference, statistics, drawn) if reference in evaluations else []
+    errors = _errors(truth, arms, reference)
     return Measures(
-        gains, _tests(evaluations, reference, statistics), _errors(truth, arms, reference)
+        gains,
+        tests,
+        {name: ranges[0] for name, ranges in errors.items()},
+        {name: ranges[1:] for name, ranges in errors.items()},
     )
 
 
 def _tests(
-    evaluations: Mapping[str, Evaluation], reference: str, statistics: Statistics
+    evaluations: Mapping[str, Evaluation],
+    reference: str,
+    statistics: Statistics,
+    groups: Mapping[int, str] | None,
 ) -> list[PairedTest]:
     base = evaluations[reference].metrics
     metrics = [name for name in TESTED if not math.isnan(base[name])]
@@ -75,15 +98,21 @@ def _tests(
     with bar("permutations", None):
         return paired_tests(
             evaluations, reference=reference, metrics=metrics,
-            permutations=statistics.permutations, seed=statistics.seed,
+            permutations=statistics.permutations, seed=statistics.seed, groups=groups,
         )  # fmt: skip
 
 
-def _errors(truth: CocoSet, arms: Sequence[ArmResult], reference: str) -> dict[str, Errors]:
+def _errors(truth: CocoSet, arms: Sequence[ArmResult], reference: str) -> dict[str, list[Errors]]:
+    """Of all sizes first, then of each bin."""
     with bar("kinds of error", len(arms)) as advance:
         each = {}
         for arm in arms:
-            each[arm.name] = {"all": tide(truth, arm.found, bins=())["all"]}
+            every = tide(truth, arm.found, bins=ERROR_BINS)
+            each[arm.name] = {name: every[name] for name in ("all", *map(_bin, ERROR_BINS))}
             advance(1)
     base = each.pop(reference)
-    return {name: tide_differences(errors, base)[0] for name, errors in each.items()}
+    return {name: tide_differences(errors, base) for name, errors in each.items()}
+
+
+def _bin(limits: tuple[float, float]) -> str:
+    return bin_name(*limits)

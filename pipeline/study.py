@@ -8,6 +8,7 @@ stay in original coordinates, and an arm "original" shows what perfect super-res
 import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,11 +24,12 @@ from detection.crops import Pixels
 from detection.group import Merge
 from detection.ignored import outside_regions, split_ignored
 from detection.merge import fuse
+from detection.merge_tuning import TunedMerge
 from detection.truth import CocoSet, Objects, Picture, read_coco
 from detection.windows import WindowPlan
 from pipeline import vast
-from pipeline.arms import NONE, ORIGINAL
-from pipeline.calibrating import WHOLE, WINDOWS, apply, calibrated, trust
+from pipeline.arms import LARGER, NONE, ORIGINAL, identity
+from pipeline.calibrating import WHOLE, WINDOWS, apply, calibrated, chosen_merge, trust
 from pipeline.kept import Sight
 from pipeline.look import Look, Looking, Opener, look_at_all
 from pipeline.pictures import read_picture, to_float
@@ -120,8 +122,23 @@ class ArmResult:
     megapixels: float
     """Enlarged pixels shown to the detector, in millions, over all pictures."""
     calibration: Calibration | None = None
+    merge: TunedMerge | None = None
+    """How its detections were merged, where that was tuned."""
+    others: tuple["ArmResult", ...] = ()
+    """Further trainings of the same arm."""
     trust: Mapping[str, tuple[Reliability, Reliability]] = field(default_factory=dict)
     """Source to how far its scores can be believed in the evaluated pictures: raw, calibrated."""
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """Of each of its trainings."""
+        return [self.evaluation, *(other.evaluation for other in self.others)]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means over its trainings."""
+        each = [evaluation.metrics for evaluation in self.evaluations]
+        return {name: sum(m[name] for m in each) / len(each) for name in each[0]}
 
     @property
     def seconds_per_picture(self) -> float:
@@ -227,7 +244,9 @@ class Rules:
     """How every arm of a study is run.
 
     ``batch_size``: windows enlarged at once; ``max_detections``: the best so many of a picture
-    count, over all categories, in every arm; ``looking``: how the pictures are looked at.
+    count, over all categories, in every arm; ``looking``: how the pictures are looked at; ``zoom``:
+    what the arm "larger" enlarges whole pictures by; ``calibrate``, ``tune``: what is learnt on
+    pictures set aside, where there are any.
     """
 
     detector: Detector
@@ -236,6 +255,18 @@ class Rules:
     batch_size: int = 16
     max_detections: int = MAX_DETECTIONS
     looking: Looking = field(default_factory=Looking)
+    zoom: float = 1.0
+    calibrate: bool = True
+    tune: bool = False
+
+
+def equal_zoom(split: Split, join: Join, scale: int) -> float:
+    """What to enlarge whole pictures by so that a detector sees as many pixels as with windows."""
+    reduction = split.pictures.reduction
+    windows = itertools.chain.from_iterable(split.plan.windows.values())
+    seen = sum(w.width * w.height for w in windows) * (scale / reduction) ** 2
+    given = sum(p.width * p.height for p in split.truth.images) / reduction**2
+    return float(math.sqrt(seen / given + (1.0 if join.full else 0.0))) if seen else 1.0
 
 
 def run_arm(
@@ -252,7 +283,7 @@ def run_arm(
 
     Args:
         name: of the arm.
-        spec: "none", "original", "crops", or what ``upscaler`` was opened from.
+        spec: "none", "larger", "original", "crops", or what ``upscaler`` was opened from.
         split: the pictures that are evaluated; the time of the first look counts where it is used.
         rules: of the study.
         upscaler: what enlarges the windows; None where nothing does.
@@ -261,18 +292,23 @@ def run_arm(
     """
     look = partial(_look, spec=spec, rules=rules, upscaler=upscaler, again=again)
     sight, sources = look(f"arm {name}", split=split)
-    calibration, trusted = None, {}
-    if held is not None:
+    calibration, trusted, tuned = None, {}, None
+    if held is not None and (rules.calibrate or rules.tune):
         _, seen = look(f"arm {name}, to calibrate", split=held)
-        calibration = calibrated(held.truth, seen)
-        raw, sources = sources, {key: apply(calibration, key, f) for key, f in sources.items()}
-        trusted = {
-            key: (trust(split.truth, raw[key]), trust(split.truth, sources[key])) for key in raw
-        }
+        if rules.calibrate:
+            calibration = calibrated(held.truth, seen)
+            raw, sources = sources, {key: apply(calibration, key, f) for key, f in sources.items()}
+            seen = {key: apply(calibration, key, f) for key, f in seen.items()}
+            trusted = {
+                key: (trust(split.truth, raw[key]), trust(split.truth, sources[key])) for key in raw
+            }
+        if rules.tune:
+            unmerged = {p.id: _joined(p.id, seen, rules.join) for p in held.truth.images}
+            tuned = chosen_merge(held.truth, unmerged, name)
+    merge = tuned.best if tuned else rules.merge
     found = {
         picture.id: fuse(
-            _joined(picture.id, sources, rules.join), rules.merge,
-            max_detections=rules.max_detections,
+            _joined(picture.id, sources, rules.join), merge, max_detections=rules.max_detections
         )
         for picture in split.truth.images
     }  # fmt: skip
@@ -283,11 +319,16 @@ def run_arm(
         found,
         evaluate(split.truth, found, max_detections=rules.max_detections),
         upscale_seconds=sight.enlarging,
-        detect_seconds=sight.detecting + (split.full.seconds if WHOLE in sources else 0.0),
+        detect_seconds=sight.detecting + (split.full.seconds if _shares_look(spec, sources) else 0),
         megapixels=sight.pixels / 1e6,
         calibration=calibration,
+        merge=tuned,
         trust=trusted,
     )
+
+
+def _shares_look(spec: str, sources: Mapping[str, Found]) -> bool:
+    return WHOLE in sources and spec != LARGER
 
 
 def _look(
@@ -302,10 +343,17 @@ def _look(
     """What the sources of an arm found, not merged, and what its windows took."""
     if spec == NONE:
         return Sight({}), {WHOLE: split.full.found}
+    if spec == LARGER:
+        sight = look_at_all(
+            Look(split.pictures, None, 1, zoom=rules.zoom), (rules.detector, None), rules.looking,
+            title=title, spec=spec, again=again,
+        )  # fmt: skip
+        return sight, {WHOLE: {image: seen.found for image, seen in sight.seen.items()}}
     look = Look(split.pictures, split.plan, rules.batch_size, original=spec == ORIGINAL)
     sight = look_at_all(
-        look, (rules.detector, upscaler), rules.looking, title=title, spec=spec, again=again
-    )
+        look, (rules.detector, upscaler), rules.looking, title=title, spec=identity(spec),
+        again=again,
+    )  # fmt: skip
     inside = {image: rules.join.cut.apply(each) for image, each in sight.seen.items()}
     return sight, {WINDOWS: inside} | ({WHOLE: split.full.found} if rules.join.full else {})
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.arms import CONTROLS
+from pipeline.arms import is_one_file
 from pipeline.packing import pack_detector
 from pipeline.study import ArmResult
 from pipeline.study_settings import Join, Merging, Windows
@@ -65,10 +65,10 @@ class ArmModels:
     def send(self, run: Run, arm: ArmResult, *, register: str | None = None) -> None:
         """Stores an arm as a model of ``run``, and registers it where a name is given.
 
-        Only arms with a network are. What cannot be served is left out with a word: windows that
-        only the truth lays, weights that may hold code.
+        Only arms with one network file are. What cannot be served is left out with a word:
+        windows that only the truth lays, weights that may hold code.
         """
-        if arm.spec in CONTROLS:
+        if not is_one_file(arm.spec):
             return
         card = Card(
             name="detector", kind="detector", scale=self.scale, register=register or "",
@@ -93,7 +93,7 @@ class ArmModels:
 
     def register_best(self, run: Run, arms: Sequence[ArmResult], name: str | None) -> None:
         """Registers the arm with a network whose AP is the highest, where a name is given."""
-        networks = [arm for arm in arms if arm.spec not in CONTROLS]
+        networks = [arm for arm in arms if is_one_file(arm.spec)]
         if name is not None and networks:
             best = max(networks, key=lambda arm: arm.evaluation.metrics["AP"])
             self.send(run, best, register=name)

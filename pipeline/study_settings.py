@@ -90,11 +90,15 @@ class Statistics:
         resamples: paired bootstrap draws of pictures, behind the intervals.
         permutations: paired swaps of two arms, behind the p-values; 0 leaves them out.
         seed: of both.
+        groups: which pictures are of one scene or recording, and drawn together: a field of the
+            images in the COCO file, a pattern with parentheses that is looked for in file names, or
+            a file of names and groups (CSV or JSON). Without it each picture stands for itself.
     """
 
     resamples: int = 1000
     permutations: int = 1000
     seed: int = 0
+    groups: str | None = None
 
     def __post_init__(self) -> None:
         if self.resamples < 1 or self.permutations < 0:

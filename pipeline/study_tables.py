@@ -1,15 +1,17 @@
 """The smaller tables of a study's report: chance, tiny objects, kinds of error, alignment."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from detection.calibration import Reliability
+from detection.errors import Transitions
 from detection.gain import Gain
 from detection.significance import PairedTest
 from detection.tide import KINDS
 from pipeline.arms import WORST_SHIFT
 from pipeline.measures import TESTED, TINY_METRICS, Measures
 from pipeline.report import TableView, percent, points
+from pipeline.study import ArmResult
 
 SIZES = dict(zip(TINY_METRICS, ("2-8", "8-16", "16-32", "32-64"), strict=True))
 """AI-TOD's ranges in pixels."""
@@ -23,6 +25,7 @@ def study_tables(
         _chance(measures, reference),
         _tiny(measures, reference),
         _errors(measures, reference),
+        _errors_by_size(measures, reference),
         _alignment(moved),
     ]
     return [table for table in tables if table.rows]
@@ -105,6 +108,88 @@ def _errors(measures: Measures, reference: str) -> TableView:
         ),
         "errors",
     )
+
+
+def _errors_by_size(measures: Measures, reference: str) -> TableView:
+    return TableView(
+        "Kinds of error by size",
+        f"The same change against {reference} among objects of each size (square root of area in "
+        f"pixels of the original). Sizes without objects are left out.",
+        ("arm", "size", "objects", "AP50", *KINDS),
+        tuple(
+            (
+                name,
+                _size(errors.range),
+                f"{errors.objects:,}",
+                points(errors.ap50),
+                *(f"{points(errors.gains[k])} ({_count(errors.counts[k])})" for k in KINDS),
+            )
+            for name, each in measures.errors_by_size.items()
+            for errors in each
+            if errors.objects
+        ),
+    )
+
+
+def _size(name: str) -> str:
+    low, _, high = name.partition("_")
+    return f"{low} and more" if high == "inf" else f"{low}–{high}"
+
+
+def objects_table(
+    changes: Mapping[str, Sequence[Transitions]], invented: Mapping[str, float]
+) -> TableView:
+    """What became of the objects of each size, and what each arm invented.
+
+    Args:
+        changes: arm to its rows against the reference, one for each size.
+        invented: arm, the reference included, to hallucinations per megapixel.
+    """
+    base = next((f"{value:.2f}" for name, value in invented.items() if name not in changes), "–")
+    return TableView(
+        "Objects found and lost",
+        f"At score 0.3 and an overlap of 0.5, against the reference, which invents {base} boxes a "
+        f"megapixel where there is nothing. Overlap: mean change of those that both found.",
+        ("arm", "size", "objects", "found", "lost", "both", "neither", "overlap", "invented/MP"),
+        tuple(
+            (
+                name,
+                _size(row.bin),
+                f"{row.objects:,}",
+                *(f"{number:,}" for number in (row.found, row.lost, row.both, row.neither)),
+                "–" if math.isnan(row.overlap_change) else f"{row.overlap_change:+.3f}",
+                f"{invented[name]:.2f}",
+            )
+            for name, rows in changes.items()
+            for row in rows
+            if row.objects
+        ),
+    )
+
+
+def finetuned_table(arms: Sequence[ArmResult], measures: Measures) -> TableView:
+    """The arms with detectors of their own, against bicubic with a detector of its own."""
+    return TableView(
+        "The detector fine-tuned on each arm's pictures",
+        "Another experiment than the table above: every arm has its own detector, trained on from "
+        "the same one with equal crops and steps, and bicubic, too, which is the reference here.",
+        ("arm", "AP", "AP50", "AP_small", "gain in AP", "gain in AP_small", "p after Holm"),
+        tuple(
+            (
+                arm.name,
+                *(percent(arm.metrics[metric]) for metric in ("AP", "AP50", "AP_small")),
+                *(_gain_cell(measures.gain(arm.name, metric)) for metric in ("AP", "AP_small")),
+                probability(test.p_holm if (test := measures.test(arm.name, "AP")) else math.nan),
+            )
+            for arm in arms
+        ),
+    )
+
+
+def _gain_cell(gain: Gain | None) -> str:
+    if gain is None:
+        return "reference"
+    return f"{points(gain.difference)} ({points(gain.low)} to {points(gain.high)})"
 
 
 def _count(change: int) -> str:

@@ -1,6 +1,7 @@
 """What enlarges pictures, by the word a person types: a kernel, a trained network, or a file."""
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.world import best_precision
 from sr_module.catalogue import trained
 from sr_module.checkpoint import load_net
 from sr_module.export import load_onnx
+from sr_module.interpolation import interpolate
 from sr_module.net import SRNet
 from sr_module.resize import imresize
 from sr_module.upscale import upscale
@@ -86,6 +88,9 @@ def nearest(lr: Tensor, scale: int) -> Tensor:
     return F.interpolate(lr, scale_factor=scale, mode="nearest")
 
 
+MIXTURE = re.compile(r"mix:(?P<psnr>.+)\+(?P<gan>.+)@(?P<alpha>[0-9.]+)")
+"""``mix:PSNR+GAN@ALPHA``: the network between two sisters, see ``sr_module.interpolation``."""
+
 KERNELS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "bicubic": bicubic,
     "lanczos": lanczos,
@@ -106,8 +111,9 @@ def open_upscaler(
 
     Args:
         model: "bicubic", "lanczos", "bilinear", "nearest", a trained network of ``srdet models``,
-            one of MLflow's registry (models:/NAME@ALIAS, models:/NAME/VERSION), or a file: weights
-            (ours, or published ones), or what ``srdet export`` wrote as .onnx.
+            one of MLflow's registry (models:/NAME@ALIAS, models:/NAME/VERSION), a file: weights
+            (ours, or published ones), or what ``srdet export`` wrote as .onnx; or
+            "mix:PSNR+GAN@ALPHA", the network between two such.
         scale: needed for a kernel; must be one that the network serves.
         precision: in which a network computes.
         device: where a network runs; None takes cuda where there is one.
@@ -119,11 +125,29 @@ def open_upscaler(
     """
     if model in KERNELS:
         return _kernel(model, scale)
+    if model.startswith("mix:"):
+        mixed = _mixture(model, scale)
+        return as_upscaler(mixed, model, precision=precision, device=device, tile=tile)
     path = network_file(model)
     if path.suffix == ".onnx":
         return _exported(path, scale, precision, device, tile)
     net = load_net(path, scale=scale)
     return as_upscaler(net, _name(path), precision=precision, device=device, tile=tile)
+
+
+def network_files(model: str) -> list[Path]:
+    """The files that an enlargement is made from: none for a kernel, two for a mixture.
+
+    Raises:
+        FileNotFoundError: as ``network_file``.
+        ValueError: a mixture that is not of the form "mix:PSNR+GAN@ALPHA".
+    """
+    if model in KERNELS:
+        return []
+    if not model.startswith("mix:"):
+        return [network_file(model)]
+    parts = _parts(model)
+    return [network_file(parts["psnr"]), network_file(parts["gan"])]
 
 
 def network_file(model: str) -> Path:
@@ -158,6 +182,21 @@ def as_upscaler(
     net.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     parameters = sum(p.numel() for p in net.parameters())
     return _from_net(net, name, parameters, tile, _decided(precision, device))
+
+
+def _parts(model: str) -> dict[str, str]:
+    fits = MIXTURE.fullmatch(model)
+    if fits is None:
+        raise ValueError(
+            f"'{model}' is no mixture; write mix:PSNR+GAN@ALPHA with two networks and the share of "
+            f"the second, from 0 to 1, such as mix:psnr.safetensors+gan.safetensors@0.6"
+        )
+    return fits.groupdict()
+
+
+def _mixture(model: str, scale: int | None) -> SRNet:
+    psnr, gan = (load_net(path, scale=scale) for path in network_files(model))
+    return interpolate(psnr, gan, alpha=float(_parts(model)["alpha"]))
 
 
 def _kernel(name: str, scale: int | None) -> Upscaler:

@@ -18,7 +18,7 @@ from sr_module.gan_losses import gan_loss
 from sr_module.guard import guarded
 from sr_module.losses import PerceptualLoss, pixel_loss, total_variation
 from sr_module.optimisation import Optimisation
-from sr_module.training import Batch, SRTraining
+from sr_module.training import Batch, SRTraining, uncounted
 
 
 @dataclass(frozen=True)
@@ -215,15 +215,7 @@ class Adversarial(SRTraining):
         generator, discriminator = optimizers
         assert isinstance(generator, LightningOptimizer)
         assert isinstance(discriminator, LightningOptimizer)
-        # Lightning counts every optimizer's step in global_step; one batch is one step here, so the
-        # discriminator's hooks keep the profiler entry and leave the counter alone.
-        discriminator._on_before_step = _quiet
-        discriminator._on_after_step = _quiet
-        return generator, discriminator
-
-
-def _quiet() -> None:
-    """A step that is not counted."""
+        return generator, uncounted(discriminator)
 
 
 def _perceptual_loss(settings: Perceptual | None) -> PerceptualLoss | None:

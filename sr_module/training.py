@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -189,6 +190,19 @@ class SRTraining(pl.LightningModule):
     def export(self, path: Path, *, provenance: Mapping[str, object]) -> None:
         """Writes the averaged network as a checkpoint for use."""
         save_net(self.averaged, path, provenance=provenance)
+
+
+def uncounted(optimizer: LightningOptimizer) -> LightningOptimizer:
+    """A second optimiser whose steps do not count: one batch is one step.
+
+    Lightning counts every optimiser's step in ``global_step``, in the hooks that are silenced here.
+    """
+    optimizer._on_before_step = optimizer._on_after_step = _quiet
+    return optimizer
+
+
+def _quiet() -> None:
+    """A step that is not counted."""
 
 
 def _tensors(net: SRNet) -> Iterator[Tensor]:

@@ -13,8 +13,11 @@ from pipeline.arms import (
     sharpened,
     shift_warnings,
     shifts,
+    trainings,
+    weights_of,
 )
 from pipeline.upscalers import KERNELS, bicubic, open_upscaler
+from sr_module import build, save_net
 
 
 def test_the_reference_is_always_there_and_keeps_its_name():
@@ -63,3 +66,49 @@ def test_an_enlargement_that_moves_things_is_warned_of_with_its_figure():
     assert moved["crooked"] == pytest.approx((0.5, 0.25), abs=0.02)
     (warning,) = shift_warnings(moved)
     assert warning.startswith("crooked moves what it enlarges by +0.50 pixels to the right")
+
+
+@pytest.fixture
+def sisters(tmp_path):
+    """Two networks of one size."""
+    paths = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        paths.append(tmp_path / f"{seed}.safetensors")
+        save_net(build("msrresnet", 4, features=8, blocks=1), paths[-1], provenance={})
+    return paths
+
+
+def test_a_mixture_is_an_arm_and_lies_between_its_networks(sisters):
+    psnr, gan = sisters
+    lr = torch.rand(1, 3, 8, 8)
+    shares = ("0", "0.5", "1")
+    made = {s: open_arm(f"mix:{psnr}+{gan}@{s}", 4, bf16=False)(lr) for s in shares}
+    assert torch.equal(made["0"], open_arm(str(psnr), 4, bf16=False)(lr))
+    assert torch.equal(made["1"], open_arm(str(gan), 4, bf16=False)(lr))
+    assert not torch.equal(made["0.5"], made["0"])
+    assert parse_arms([f"mix:{psnr}+{gan}@0.5"], "native") == {
+        "mix 0.5": f"mix:{psnr}+{gan}@0.5", "bicubic": "bicubic",
+    }  # fmt: skip
+    assert weights_of(f"mix:{psnr}+{gan}@0.5") == [psnr, gan]
+
+
+@pytest.mark.parametrize("wrong", ["mix:a.safetensors", "mix:a+b@", "mix:a@0.5"])
+def test_half_a_mixture_is_refused_with_its_form(wrong):
+    with pytest.raises(ValueError, match=r"mix:PSNR\+GAN@ALPHA"):
+        parse_arms([f"m={wrong}"], "native")
+
+
+def test_several_trainings_are_one_arm_and_all_of_them_must_be_there(sisters):
+    spec = ",".join(map(str, sisters))
+    assert parse_arms([f"sr={spec}"], "native")["sr"] == spec
+    assert trainings(spec) == [str(path) for path in sisters]
+    with pytest.raises(FileNotFoundError, match="neither a file"):
+        parse_arms([f"sr={spec},gone.safetensors"], "native")
+
+
+def test_no_arm_rounds_what_it_enlarges_so_that_none_is_favoured(sisters):
+    lr = torch.rand(1, 3, 16, 16)
+    for spec in ("bilinear", "bicubic", "lanczos", "sharpened", str(sisters[0])):
+        levels = open_arm(spec, 4, bf16=False)(lr) * 255
+        assert (levels - levels.round()).abs().max() > 0.3, spec

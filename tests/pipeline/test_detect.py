@@ -9,6 +9,7 @@ from detection.boxes import xyxy_to_xywh
 from detection.detectors import save_detector
 from detection.families import build_model
 from pipeline import cli
+from pipeline.fingerprints import fingerprint, listed
 from pipeline.pictures import read_picture, to_float, write_picture
 from pipeline.registered import packed
 from pipeline.served import _load_pyfunc
@@ -147,7 +148,7 @@ def test_settings_of_a_study_can_stand_in_a_file(scene):
     [
         (
             ("--arms", "bicubc"),
-            "a file nor one of none, original, crops, sharpened, bicubic",
+            "a file nor one of none, larger, original, crops, sharpened, bicubic",
         ),
         (("--arms", "sr=a.safetensors"), "a.safetensors"),
         (("--arms", "nearest", "nearest"), "arm 'nearest' is there twice"),
@@ -189,3 +190,88 @@ def test_a_network_given_as_detector_is_refused(scene, capsys):
     more = ("--arms", "bicubic", "--detector", str(scene / "sr.safetensors"))
     assert cli.main(words(scene, *more)) == 2
     assert "no detector" in capsys.readouterr().err
+
+
+def test_every_protocol_arm_training_scene_and_tuned_merge_in_one_study(scene):
+    """Mixtures, two trainings, the larger picture, scenes, and detectors of the arms' own."""
+    sr, other = scene / "sr.safetensors", scene / "other.safetensors"
+    torch.manual_seed(1)
+    save_net(build("msrresnet", 4, features=8, blocks=1), other, provenance={})
+    arms = ("--arms", "none", "larger", f"sr={sr},{other}", f"between=mix:{sr}+{other}@0.5")
+    for image in (4, 5, 6):
+        more_pictures(scene, image)
+    assert cli.main(finetune_words(scene, *arms)) == 0
+    more = ("--statistics.groups", r"^(\d)", "--calibrate_on", "0.34", "--tune_merge", "true",
+            "--calibrate", "false", "--finetuned", str(scene / "tuned"))  # fmt: skip
+    assert cli.main(words(scene, *arms, *more)) == 0
+    numbers = json.loads((scene / "study" / "study.json").read_text())
+    assert set(numbers["arms"]) == {"none", "larger", "sr", "between", "bicubic"}
+    assert len(numbers["arms"]["sr"]["trainings"]) == 2
+    assert "Merge(" in numbers["arms"]["larger"]["merge"]
+    assert {g["seeds"] for g in numbers["gains"] if g["arm"] == "sr"} == {2}
+    assert numbers["arms"]["larger"]["megapixels"] == pytest.approx(4 * SIDE**2 / 1e6, rel=0.1)
+    assert set(numbers["finetuned"]["arms"]) == set(numbers["arms"])
+    assert {g["reference"] for g in numbers["finetuned"]["gains"]} == {"bicubic"}
+    frozen, learnt = (
+        part["arms"]["bicubic"]["metrics"] for part in (numbers, numbers["finetuned"])
+    )
+    assert frozen != learnt
+    assert {e["range"] for e in numbers["errors_by_size"]["between"]} == {
+        "0_16", "16_32", "32_96", "96_inf",
+    }  # fmt: skip
+    page = (scene / "study" / "report.html").read_text()
+    for heading in ("The detector fine-tuned on each arm", "Kinds of error by size",
+                    "Objects found and lost"):  # fmt: skip
+        assert heading in page, heading
+
+
+def more_pictures(folder: Path, image: int) -> None:
+    """One more picture of the scene's set."""
+    path = folder / "coco.json"
+    coco = json.loads(path.read_text())
+    generator = torch.Generator().manual_seed(image)
+    picture = torch.randint(0, 255, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+    write_picture(picture, folder / "images" / f"{image}.png")
+    coco["images"].append({"id": image, "file_name": f"{image}.png", "width": SIDE, "height": SIDE})
+    number = len(coco["annotations"]) + 1
+    coco["annotations"].append(
+        {"id": number, "image_id": image, "category_id": 1, "bbox": [10, 12, 14, 12]}
+    )
+    path.write_text(json.dumps(coco))
+
+
+def finetune_words(folder: Path, *more: str) -> list[str]:
+    return [
+        "detect", "finetune", "--coco", str(folder / "coco.json"),
+        "--images", str(folder / "images"), "--detector", str(folder / "det.safetensors"),
+        "--out", str(folder / "tuned"), "--crop", "64", "--batch_size", "2", "--steps", "1",
+        "--workers", "0", *more,
+    ]  # fmt: skip
+
+
+def test_a_network_that_learnt_from_the_studys_pictures_is_told_in_the_verdict(scene, capsys):
+    marks = [fingerprint(read_picture(scene / "images" / "2.png"))]
+    save_net(
+        build("msrresnet", 4, features=8, blocks=1), scene / "cheat.safetensors",
+        provenance=listed(marks),
+    )  # fmt: skip
+    assert cli.main(words(scene, "--arms", f"cheat={scene / 'cheat.safetensors'}")) == 0
+    assert "No test: cheat learnt from these very pictures" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    numbers = json.loads((scene / "study" / "study.json").read_text())
+    assert numbers["seen"] == {"cheat": 1}
+
+
+def test_a_detector_finetuned_for_another_network_is_refused(scene, capsys):
+    arms = ("--arms", f"sr={scene / 'sr.safetensors'}")
+    assert cli.main(finetune_words(scene, *arms)) == 0
+    torch.manual_seed(5)
+    save_net(build("msrresnet", 4, features=8, blocks=1), scene / "sr.safetensors", provenance={})
+    assert cli.main(words(scene, *arms, "--finetuned", str(scene / "tuned"))) == 2
+    assert "was trained for another upscaler" in capsys.readouterr().err
+
+
+def test_tuning_merges_without_pictures_set_aside_is_refused(scene, capsys):
+    assert cli.main(words(scene, "--arms", "bicubic", "--tune_merge", "true")) == 2
+    assert "--calibrate_on" in capsys.readouterr().err

@@ -8,10 +8,10 @@ from detection.boxes import Detections
 from detection.gain import paired_gains
 from detection.group import Merge
 from detection.windows import WindowPlan
-from pipeline.arms import CROPS, NONE, ORIGINAL
+from pipeline.arms import CROPS, LARGER, NONE, ORIGINAL
 from pipeline.pictures import write_picture
 from pipeline.plans import plan_windows
-from pipeline.study import Rules, Split, find_in_full, load_pictures, run_arm
+from pipeline.study import Rules, Split, equal_zoom, find_in_full, load_pictures, run_arm
 from pipeline.study_settings import Join, Windows
 from pipeline.upscalers import open_upscaler
 from sr_module.degrade import Degradation
@@ -237,3 +237,29 @@ def test_what_lies_in_a_region_without_annotations_counts_in_no_arm(tmp_path):
     assert arm(pictures, ORIGINAL).evaluation.metrics["AP"] == pytest.approx(1.0)
     plain = load_pictures([path], [folder], degradation=Degradation(4), limit=None, ignored=[])
     assert set(plain.truth.categories) == {7, 9}
+
+
+def test_the_larger_picture_finds_what_it_shows_where_it_is_in_original_pixels(pictures):
+    rules = Rules(find_bright, Join(), Merge(), batch_size=2, zoom=3.0)
+    result = run_arm(LARGER, LARGER, split=split(pictures), rules=rules, upscaler=None)
+    assert torch.allclose(
+        result.found[1].boxes[0], torch.tensor([20.0, 24.0, 36.0, 40.0]), atol=1.5
+    )
+    assert result.megapixels == pytest.approx(3 * (3 * SIDE / 4) ** 2 / 1e6)
+
+
+def test_the_larger_picture_has_as_many_pixels_as_the_windows_and_the_first_look(pictures):
+    four = split(pictures, Windows(size=48, overlap=0.0))
+    assert equal_zoom(four, Join(), 4) == pytest.approx(4.0)
+    assert equal_zoom(four, Join(full=True), 4) == pytest.approx(17**0.5)
+
+
+def test_an_arms_merge_is_tuned_on_the_pictures_set_aside(pictures):
+    rules = Rules(find_bright, Join(), Merge("wbf"), calibrate=False, tune=True)
+    result = run_arm(
+        "bicubic", "bicubic", split=split(pictures.only([2, 3])), rules=rules,
+        upscaler=open_upscaler("bicubic", scale=4), held=split(pictures.only([1])),
+    )  # fmt: skip
+    assert result.merge.best == result.merge.candidates[0]  # all are equally good: the first
+    assert len(result.merge.values) == 14
+    assert result.calibration is None

@@ -1,0 +1,114 @@
+"""A detector for every arm, and a network for the detector, as a user makes them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from detection.detectors import load_model, save_detector
+from detection.families import build_model
+from pipeline import cli
+from pipeline.arms import identity
+from pipeline.finetune import ArmPictures, finetuned_file, label_of
+from pipeline.fingerprints import fingerprint, learnt_from
+from pipeline.pictures import read_picture, write_picture
+from sr_module import build, load_net, save_net
+
+SIDE = 64
+
+
+@pytest.fixture
+def training(tmp_path, monkeypatch) -> Path:
+    """Four pictures with a box each, an untrained network x4 and a detector of two classes."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    generator = torch.Generator().manual_seed(0)
+    images, annotations = [], []
+    for image in (1, 2, 3, 4):
+        picture = torch.randint(0, 255, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+        write_picture(picture, tmp_path / "images" / f"{image}.png")
+        images.append({"id": image, "file_name": f"{image}.png", "width": SIDE, "height": SIDE})
+        annotations.append(
+            {"id": image, "image_id": image, "category_id": 5, "bbox": [8, 8, 20, 16]}
+        )
+    categories = [{"id": 5, "name": "boat"}]
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    torch.manual_seed(0)
+    save_net(build("msrresnet", 4, features=8, blocks=1), tmp_path / "sr.safetensors",
+             provenance={"fingerprints": "f" * 64})  # fmt: skip
+    save_detector(
+        build_model("small_fcos", num_classes=3), tmp_path / "det.safetensors",
+        architecture="small_fcos", categories={1: "plane", 2: "Boat"},
+        provenance={"fingerprints": "0" * 64},
+    )  # fmt: skip
+    return tmp_path
+
+
+def words(folder: Path, command: str, *more: str) -> list[str]:
+    return [
+        "detect", command, "--coco", str(folder / "coco.json"), "--images", str(folder / "images"),
+        "--detector", str(folder / "det.safetensors"), "--crop", "64", "--batch_size", "2",
+        "--workers", "0", *more,
+    ]  # fmt: skip
+
+
+def same(first: Path, second: Path) -> bool:
+    ours, theirs = (load_model(path)[0].state_dict() for path in (first, second))
+    return all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_every_arm_gets_a_detector_of_its_own_that_tells_what_it_has_seen(training):
+    sr = f"sr={training / 'sr.safetensors'}"
+    arms = ("--arms", sr, "none", "larger", "--steps", "2", "--out", str(training / "tuned"))
+    assert cli.main(words(training, "finetune", *arms)) == 0
+    files = {path.stem: path for path in (training / "tuned").iterdir()}
+    assert set(files) == {"sr", "none", "bicubic"}
+    assert not same(files["sr"], training / "det.safetensors")
+    assert not same(files["sr"], files["bicubic"])
+    seen = learnt_from(finetuned_file(training / "tuned", "sr"))
+    assert seen[0] == "0" * 64
+    assert fingerprint(read_picture(training / "images" / "3.png")) in seen
+
+
+def test_a_network_trained_for_a_detector_is_an_arm_like_any_other(training):
+    more = ("--init_from", str(training / "sr.safetensors"), "--steps", "3", "--val", "0.25",
+            "--warmup_steps", "1", "--out", str(training / "task"))  # fmt: skip
+    assert cli.main(words(training, "task-driven", *more)) == 0
+    made, start = (load_net(training / name) for name in ("task/net.safetensors", "sr.safetensors"))
+    pairs = zip(made.parameters(), start.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+    assert len(learnt_from(training / "task" / "net.safetensors")) == 5
+    assert not same(training / "task" / "detector.safetensors", training / "det.safetensors")
+
+
+def test_labels_of_a_stored_detector_are_found_by_name(training):
+    assert label_of(training / "det.safetensors", {5: "boat"}) == {5: 2}
+
+
+@pytest.mark.parametrize(("spec", "side"), [("original", 64), ("none", 16), ("bicubic", 64)])
+def test_boxes_follow_what_an_arm_makes_of_a_crop(spec, side):
+    given, original = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
+    targets = [{"boxes": torch.tensor([[8.0, 8.0, 24.0, 32.0]]), "labels": torch.tensor([1])}] * 2
+    pictures, moved = ArmPictures(spec, 4)(given, original, targets)
+    assert pictures[0].shape == (3, side, side)
+    ratio = side / 64
+    assert torch.equal(moved[0]["boxes"], targets[0]["boxes"] * ratio)
+    assert torch.equal(targets[0]["boxes"], torch.tensor([[8.0, 8.0, 24.0, 32.0]]))
+
+
+def test_a_native_crop_is_enlarged_and_its_boxes_with_it():
+    crop = torch.rand(1, 3, 16, 16)
+    targets = [{"boxes": torch.tensor([[4.0, 4.0, 8.0, 8.0]]), "labels": torch.tensor([1])}]
+    pictures, moved = ArmPictures("bicubic", 2)(crop, crop, targets)
+    assert pictures[0].shape == (3, 32, 32)
+    assert moved[0]["boxes"].tolist() == [[8.0, 8.0, 16.0, 16.0]]
+
+
+def test_arms_of_other_weights_have_other_identities(training):
+    other = training / "other.safetensors"
+    save_net(build("msrresnet", 4, features=8, blocks=1), other, provenance={})
+    sr = str(training / "sr.safetensors")
+    names = [identity(sr), identity(str(other)), identity(f"mix:{sr}+{other}@0.5"),
+             identity(f"mix:{sr}+{other}@0.6"), identity("bicubic")]  # fmt: skip
+    assert len(set(names)) == 5
