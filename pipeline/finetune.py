@@ -102,7 +102,7 @@ def finetune(
             data.form = ArmPictures(trainings(spec)[0], scale)
             made[arm] = finetuned_file(out, arm)
             told = {key: str(value) for key, value in settings.items()}
-            told |= {"upscaler": identity(spec)} | seen
+            told |= {"upscaler": identity(trainings(spec)[0])} | seen
             with tracking.start(experiment, f"for {arm}", parent=run) as child:
                 loss = _train(
                     detector, data, made[arm], child,
