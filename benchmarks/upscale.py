@@ -28,6 +28,8 @@ FAST: dict[str, tuple[str, dict[str, object]]] = {
     "srcnn 9-1-5": ("srcnn", {}),
     "fsrcnn": ("fsrcnn", {}),
     "espcn": ("espcn", {}),
+    "raisr": ("raisr", {}),
+    "compact 16 x 8": ("compact", {"features": 16, "convs": 8}),
 }
 
 

@@ -23,7 +23,7 @@ from pipeline.loaders import Loader, TrainLoader, reading
 from pipeline.samples import ShardReader
 from pipeline.stream import TrainStream, ValStream
 from pipeline.transfer import Retry, is_remote
-from sr_module.degrade import Degradation
+from sr_module.degrade import AnyDegradation, Degradation
 from sr_module.resize import crop_to_multiple
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,9 @@ class ShardData(pl.LightningDataModule):
         workers: processes that read and decode.
         shuffle_buffer: samples (undecoded) that a reader draws from.
         val_limit: at most so many validation pictures; null takes all.
-        degradation: blur, noise and JPEG besides the reduction; null is the reduction alone.
+        degradation: what makes lr of hr besides the reduction; null is the reduction alone.
+        margin: hr pixels around a training crop that are degraded with it and then cut off, each
+            crop at a place of its own, so that borders and JPEG's blocks lie anywhere.
         seed: of order, crops, orientations and noise.
         cache: folder for copies of shards that come over the network; null keeps none.
         cache_gib: bound of all copies together.
@@ -72,7 +74,8 @@ class ShardData(pl.LightningDataModule):
         workers: int = 2,
         shuffle_buffer: int = 256,
         val_limit: int | None = None,
-        degradation: Degradation | None = None,
+        degradation: AnyDegradation | None = None,
+        margin: int = 0,
         seed: int = 0,
         cache: Path | None = None,
         cache_gib: float = 50.0,
@@ -86,7 +89,7 @@ class ShardData(pl.LightningDataModule):
         self.steps_per_epoch, self.crops_per_picture = steps_per_epoch, crops_per_picture
         self.workers, self.shuffle_buffer, self.val_limit = workers, shuffle_buffer, val_limit
         self.degradation = degradation or Degradation(scale)
-        self.seed = seed
+        self.margin, self.seed = margin, seed
         self.cache, self.cache_gib, self.retry = cache, cache_gib, Retry(total_s=retry_s)
         self.max_bad_share, self.pin_memory = max_bad_share, pin_memory
         self.index: Index | None = None
@@ -103,6 +106,10 @@ class ShardData(pl.LightningDataModule):
             raise ValueError(
                 f"data.crop {self.crop} is not a multiple of the scale {self.scale}; choose one "
                 "that is"
+            )
+        if self.margin < 0 or self.margin % self.scale:
+            raise ValueError(
+                f"data.margin is {self.margin}; 0, or a multiple of the scale {self.scale}"
             )
         if self.degradation.scale != self.scale:
             raise ValueError(
@@ -126,9 +133,10 @@ class ShardData(pl.LightningDataModule):
         """Reads the index (every rank) and checks it."""
         self.index = load_index(self.shards, retry=self.retry)
         cut = self.index.cut["size"]
-        if 0 < cut < self.crop:
+        if 0 < cut < self._read_side():
+            margins = f" with a margin of {self.margin}" if self.margin else ""
             raise ValueError(
-                f"data.crop {self.crop} is larger than the pieces of {cut} pixels in "
+                f"data.crop {self.crop}{margins} is larger than the pieces of {cut} pixels in "
                 f"'{self.shards}'; lower data.crop, or write larger pieces with: srdet shards --cut"
             )
         self._check_frames(self.index.frames)
@@ -172,7 +180,7 @@ class ShardData(pl.LightningDataModule):
         stream = TrainStream(
             self._reader("train"),
             batch_size=self.batch_size,
-            crop=self.crop,
+            crop=self._read_side(),
             frames=self.frames,
             batches=self.steps_per_epoch,
             crops_per_picture=self.crops_per_picture,
@@ -200,20 +208,39 @@ class ShardData(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """uint8 ``hr`` on the device -> ``(lr, hr)`` float32 in [0, 1].
 
-        Noise is the same for the same step and rank, and for every validation.
+        What is random in it is the same for the same step and rank, and in validation for the same
+        picture.
         """
         hr = crop_to_multiple(batch, self.scale).float().div_(255)
-        noise = torch.Generator(hr.device).manual_seed(self._noise_seed())
-        if hr.ndim == 4:
-            lr = self.degradation(hr, noise)
-            return (lr if self.frames == 1 else _repeated(lr, self.frames)), hr
-        lr = self.degradation(hr.flatten(0, 1), noise)
-        return lr.view(*hr.shape[:2], *lr.shape[1:]), hr[:, self.frames // 2]
-
-    def _noise_seed(self) -> int:
         training = self.trainer is not None and self.trainer.training
-        place = f"{self._rank()}/{self._batches_done()}" if training else "val"
-        return random.Random(f"noise/{self.seed}/{place}").getrandbits(63)
+        place = f"{self._rank()}/{self._batches_done()}" if training else f"val/{int(batch.sum())}"
+        rng = random.Random(f"noise/{self.seed}/{place}")
+        noise = torch.Generator().manual_seed(rng.getrandbits(63))
+        lr = self.degradation(hr.flatten(0, -4), noise)
+        lr = lr.view(*hr.shape[:-2], *lr.shape[-2:])
+        if training and self.margin:
+            lr, hr = self._without_margin(lr, hr, rng)
+        if hr.ndim == 4:
+            return (lr if self.frames == 1 else _repeated(lr, self.frames)), hr
+        return lr, hr[:, self.frames // 2]
+
+    def _without_margin(self, lr: Tensor, hr: Tensor, rng: random.Random) -> tuple[Tensor, Tensor]:
+        """The training crops themselves, each at a place of its own."""
+        side, scale, room = self.crop // self.scale, self.scale, 2 * self.margin // self.scale
+        corners = [(rng.randint(0, room), rng.randint(0, room)) for _ in lr]
+        small = [
+            picture[..., y : y + side, x : x + side]
+            for picture, (y, x) in zip(lr, corners, strict=True)
+        ]
+        large = [
+            picture[..., scale * y : scale * (y + side), scale * x : scale * (x + side)]
+            for picture, (y, x) in zip(hr, corners, strict=True)
+        ]
+        return torch.stack(small), torch.stack(large)
+
+    def _read_side(self) -> int:
+        """Side of what is cut from a training picture."""
+        return self.crop + 2 * self.margin
 
     def state_dict(self) -> dict[str, int]:
         """What the place in the stream is counted in; the place itself is the trainer's count."""

@@ -67,7 +67,7 @@ from pipeline.study_settings import Join, Merging, Statistics, Windows
 from pipeline.task_driven import task_driven
 from pipeline.tracking import Run
 from pipeline.world import best_precision
-from sr_module.degrade import Degradation
+from sr_module.degrade import AnyDegradation, Degradation
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def detect(
     detector_weights: str | None = None,
     protocol: Form = "synthetic",
     scale: int = 4,
-    degradation: Degradation | None = None,
+    degradation: AnyDegradation | None = None,
     windows: Windows = Windows(),  # noqa: B008 (frozen)
     join: Join = Join(),  # noqa: B008 (frozen)
     merge: Merging = Merging(),  # noqa: B008 (frozen)

@@ -17,6 +17,7 @@ from pipeline.world import trainer_world
 
 # Short class names in YAML are found among what is imported.
 from sr_module.adversarial import Adversarial  # noqa: F401
+from sr_module.closed_form import ClosedForm  # noqa: F401
 from sr_module.regression import Regression  # noqa: F401
 from sr_module.training import SRTraining
 

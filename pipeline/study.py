@@ -36,7 +36,7 @@ from pipeline.pictures import read_picture, to_float
 from pipeline.study_settings import Join
 from pipeline.upscalers import Upscaler
 from pipeline.vast import open_vast
-from sr_module.degrade import Degradation
+from sr_module.degrade import AnyDegradation
 from sr_module.resize import crop_to_multiple
 
 Found = dict[int, Detections]
@@ -55,7 +55,7 @@ class Pictures:
 
     truth: CocoSet
     paths: Mapping[int, Path]
-    degradation: Degradation | None
+    degradation: AnyDegradation | None
     regions: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
@@ -150,7 +150,7 @@ def load_pictures(
     annotations: Sequence[Path],
     images: Sequence[Path],
     *,
-    degradation: Degradation | None,
+    degradation: AnyDegradation | None,
     limit: int | None,
     ignored: Sequence[str] | None = None,
 ) -> Pictures:

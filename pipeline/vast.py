@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.raster import Raster, open_raster
-from sr_module.degrade import Degradation
+from sr_module.degrade import AnyDegradation
 
 PIXELS = 64_000_000
 """Pictures of more are read in pieces: as float32 this many take three quarters of a gigabyte."""
@@ -33,7 +33,7 @@ class Vast:
 
     raster: Raster
     multiple: int
-    degradation: Degradation | None
+    degradation: AnyDegradation | None
 
     @property
     def shape(self) -> torch.Size:
@@ -49,7 +49,8 @@ class Vast:
         rows, columns = slice(*rows.indices(height)), slice(*columns.indices(width))
         if self.degradation is None:
             return self._read(rows, columns)
-        around = TAPS + math.ceil(3 * self.degradation.blur_sigma / self.multiple)
+        assert self.degradation.reach is not None
+        around = TAPS + math.ceil(self.degradation.reach / self.multiple)
         tall, wide = _widened(rows, around, height), _widened(columns, around, width)
         original = self._read(_times(tall, self.multiple), _times(wide, self.multiple))
         piece: Tensor = self.degradation(original[None])[0]
@@ -64,18 +65,18 @@ class Vast:
         return levels.expand(3, -1, -1).contiguous()
 
 
-def open_vast(path: Path, multiple: int, degradation: Degradation | None) -> Vast:
+def open_vast(path: Path, multiple: int, degradation: AnyDegradation | None) -> Vast:
     """Opens a picture by its header.
 
     Raises:
         ValueError: a degradation that is of the whole picture, as noise and JPEG are.
         PictureError: no picture.
     """
-    if degradation and (degradation.noise_sigma or degradation.jpeg_quality is not None):
+    if degradation and degradation.reach is None:
         raise ValueError(
             f"{path} has more than {PIXELS / 1e6:.0f} megapixels and is read in pieces; noise and "
-            f"JPEG are of whole pictures: leave noise_sigma and jpeg_quality out of the "
-            f"degradation, or cut the picture with `srdet convert --slice`"
+            f"JPEG, like all that is drawn, are of whole pictures: leave noise_sigma and "
+            f"jpeg_quality out of the degradation, or cut the picture with `srdet convert --slice`"
         )
     return Vast(open_raster(path, max_pixels=LARGEST), multiple, degradation)
 

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from sr_module.archs import build_discriminator
+from sr_module.degrade import sharpen
 from sr_module.gan_losses import gan_loss
 from sr_module.guard import guarded
 from sr_module.losses import PerceptualLoss, pixel_loss, total_variation
@@ -66,6 +67,8 @@ class Adversarial(SRTraining):
         perceptual_weight: factor of the VGG loss.
         gan_weight: factor of the GAN loss.
         tv_weight: factor of the result's total variation (SRResNet-VGG22: 2e-8); 0 leaves it out.
+        sharpen_targets: whether the pixel and VGG losses compare with ``hr`` sharpened
+            (Real-ESRGAN); the discriminator sees ``hr`` as it is.
         warmup_steps: first steps in which the generator sees no GAN loss while the discriminator
             learns.
         clip_norm: gradients are scaled down to this norm; null leaves them.
@@ -93,6 +96,7 @@ class Adversarial(SRTraining):
         perceptual_weight: float = 1.0,
         gan_weight: float = 5e-3,
         tv_weight: float = 0.0,
+        sharpen_targets: bool = False,
         warmup_steps: int = 0,
         clip_norm: float | None = None,
         accumulate: int = 1,
@@ -117,6 +121,7 @@ class Adversarial(SRTraining):
         self.perceptual = _perceptual_loss(perceptual)
         self.pixel_weight, self.gan_weight = pixel_weight, gan_weight
         self.perceptual_weight, self.tv_weight = perceptual_weight, tv_weight
+        self.sharpen_targets = sharpen_targets
         self.warmup_steps, self.clip_norm = warmup_steps, clip_norm
         self.accumulate = accumulate
         self.generator_steps = self.discriminator_steps = 0
@@ -180,10 +185,11 @@ class Adversarial(SRTraining):
         self.generator_steps, self.discriminator_steps = both
 
     def _generator_loss(self, sr: Tensor, hr: Tensor, real: Tensor) -> Tensor:
-        parts = {"train/pixel": self.criterion(sr.float(), hr)}
+        target = sharpen(hr) if self.sharpen_targets else hr
+        parts = {"train/pixel": self.criterion(sr.float(), target)}
         total = self.pixel_weight * parts["train/pixel"]
         if self.perceptual is not None:
-            parts["train/perceptual"] = self.perceptual(sr, hr)
+            parts["train/perceptual"] = self.perceptual(sr, target)
             total = total + self.perceptual_weight * parts["train/perceptual"]
         if self.tv_weight:
             parts["train/tv"] = total_variation(sr)

@@ -8,6 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sr_module.degrade import sharpen
 from sr_module.guard import guarded
 from sr_module.losses import pixel_loss, with_total_variation
 from sr_module.optimisation import Optimisation, clip_by_rate
@@ -31,6 +32,7 @@ class Regression(SRTraining):
         clip_norm: gradients are scaled down to this norm; null leaves them.
         clip_adjustable: bound on each weight's step: gradients are clipped to this divided by the
             learning rate now in force (VDSR, arXiv:1511.04587, section 3.2); null leaves them.
+        sharpen_targets: whether ``hr`` is sharpened before it is compared with (Real-ESRNet).
         optimisation: optimiser and schedule.
     """
 
@@ -47,6 +49,7 @@ class Regression(SRTraining):
         tv_weight: float = 0.0,
         clip_norm: float | None = None,
         clip_adjustable: float | None = None,
+        sharpen_targets: bool = False,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(
@@ -64,6 +67,7 @@ class Regression(SRTraining):
                 raise ValueError(f"{name} must be positive, or null for no clipping; got {bound}")
         self.criterion = with_total_variation(pixel_loss(loss), tv_weight)
         self.clip_norm, self.clip_adjustable = clip_norm, clip_adjustable
+        self.sharpen_targets = sharpen_targets
         self.optimisation = optimisation
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -112,6 +116,7 @@ class Regression(SRTraining):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The pixel loss of one batch."""
         lr, hr = batch
+        hr = sharpen(hr) if self.sharpen_targets else hr
         loss = guarded(self.net.loss(lr, hr, self.criterion))
         self.log("train/loss", loss, prog_bar=True)
         return loss

@@ -5,6 +5,7 @@ each straight into the output in main memory, so the accelerator holds one tile 
 ``upscale_parts`` hands them out one by one, for pictures that main memory cannot hold either.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
@@ -159,7 +160,7 @@ def _check(net: SRNet, image: Tensor, tile: int | None, precision: str) -> None:
 
 
 def _device_of(net: SRNet) -> torch.device:
-    tensor = next(net.parameters(), None)
+    tensor = next(itertools.chain(net.parameters(), net.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 
 

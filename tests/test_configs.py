@@ -46,8 +46,9 @@ def test_a_recipe_becomes_a_run(recipe, vgg, tmp_path):
     assert arguments.get("arch_args", {}).items() <= setup.model.net.arch_args.items()
     assert setup.data.scale == setup.model.net.scale == arguments["scale"]
     assert setup.data.crop == asked["data"]["crop"]
-    rate = arguments["optimisation"]["learning_rate"]
-    assert setup.model.optimisation.learning_rate == rate
+    if "optimisation" in arguments:
+        rate = arguments["optimisation"]["learning_rate"]
+        assert setup.model.optimisation.learning_rate == rate
     frames = setup.data.frames
     assert frames == setup.model.net.frames
     lr = torch.rand((1, 3, 8, 8) if frames == 1 else (1, frames, 3, 8, 8))

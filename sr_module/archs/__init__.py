@@ -21,6 +21,7 @@ from sr_module.archs.edsr import EDSR
 from sr_module.archs.espcn import ESPCN
 from sr_module.archs.fsrcnn import FSRCNN
 from sr_module.archs.pixel_recursive import PixelRecursive
+from sr_module.archs.raisr import RAISR
 from sr_module.archs.rrdbnet import RRDBNet
 from sr_module.archs.srcnn import SRCNN
 from sr_module.archs.srresnet import MSRResNet, SRResNet
@@ -33,6 +34,7 @@ from sr_module.net import SRNet
 __all__ = ["ARCHS", "DISCRIMINATORS", "build", "build_discriminator"]
 
 ARCHS: dict[str, type[SRNet]] = {
+    "raisr": RAISR,
     "srcnn": SRCNN,
     "fsrcnn": FSRCNN,
     "espcn": ESPCN,

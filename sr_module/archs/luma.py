@@ -72,3 +72,8 @@ def _continued(image: Tensor, dim: int) -> Tensor:
 def interpolated_radius(radius: int, scale: int) -> int:
     """Tile context in input pixels of a network that reads ``radius`` enlarged pixels around."""
     return math.ceil((radius + (scale - 1) / 2) / scale) + 1  # the bicubic kernel reaches one on
+
+
+def with_detail(up: Tensor, detail: Tensor) -> Tensor:
+    """The enlarged picture ``(B, 3, H, W)`` with ``detail`` ``(B, 1, H, W)`` added to its luma."""
+    return up + _GAIN * detail

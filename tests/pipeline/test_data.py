@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import random
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline.damage import Skipped
 from pipeline.data import ShardData
 from pipeline.pictures import read_picture
 from pipeline.shards import shards as write_shards
-from sr_module.degrade import Degradation
+from sr_module.degrade import Degradation, SecondOrder
 from sr_module.resize import imresize
 
 
@@ -122,6 +123,32 @@ def test_noise_is_the_same_for_every_validation_and_new_for_every_step(numbered_
     assert _equal([lr for lr, _ in model.seen], [lr for lr, _ in again.seen])
 
 
+@pytest.mark.parametrize(
+    "degradation", [Degradation(4, jpeg_quality=(10, 90)), SecondOrder(4)], ids=["jpeg", "second"]
+)
+def test_a_shard_degrades_pictures_as_a_bare_call_does(numbered_shards, tmp_path, degradation):
+    model = _trained(_data(numbered_shards, degradation=degradation), tmp_path, steps=2)
+    again = _trained(_data(numbered_shards, degradation=degradation), tmp_path, steps=2)
+    assert _equal([lr for lr, _ in model.seen], [lr for lr, _ in again.seen])
+    data = _data(numbered_shards, degradation=degradation)
+    batch = next(iter(data.train_dataloader()))
+    lr, hr = data.on_after_batch_transfer(batch, 0)
+    place = f"noise/0/val/{int(batch.sum())}"
+    seed = random.Random(place).getrandbits(63)
+    assert torch.equal(lr, degradation(hr, torch.Generator().manual_seed(seed)))
+
+
+def test_a_margin_is_degraded_and_cut_off_at_places_of_their_own(numbered_shards, tmp_path):
+    data = _data(numbered_shards, degradation=Degradation(4), crop=32, margin=4)
+    model = _trained(data, tmp_path, steps=4)
+    for lr, hr in model.seen:
+        assert (lr.shape, hr.shape) == ((2, 3, 8, 8), (2, 3, 32, 32))
+    reduced = torch.cat([Degradation(4)(hr) - lr for lr, hr in model.seen])
+    inner = reduced[..., 2:-2, 2:-2]  # the border of lr knows what lay beyond
+    assert inner.abs().max() < 1e-6
+    assert reduced.abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_validation_pictures_are_those_of_the_files(numbered_shards, workers):
     data = _data(numbered_shards, workers=workers)
@@ -225,6 +252,7 @@ def test_validation_may_be_limited(numbered_shards):
         ({"cache_gib": 0.0}, r"data\.cache_gib is 0\.0; it must be above 0"),
         ({"retry_s": -1.0}, r"data\.retry_s is -1\.0; 0 asks once, or more"),
         ({"max_bad_share": 1.5}, r"data\.max_bad_share is 1\.5; a share from 0 to 1"),
+        ({"margin": 6}, r"data\.margin is 6; 0, or a multiple of the scale 4"),
         ({"degradation": Degradation(2)}, r"data\.degradation reduces by 2, .* enlarges by 4"),
     ],
 )

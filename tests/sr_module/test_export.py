@@ -31,8 +31,15 @@ def narrow(arch: str, scale: int) -> SRNet:
     """
     parameters = inspect.signature(ARCHS[arch]).parameters
     sizes = {name: p.default for name, p in parameters.items() if type(p.default) is int}
-    net = build(arch, scale, **{name: min(size, 2) for name, size in sizes.items()}).eval()
+    net = build(
+        arch,
+        scale,
+        **{name: min(size, 3 if name == "patch" else 2) for name, size in sizes.items()},
+    ).eval()
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    if not layers:
+        nn.init.normal_(net.filters, std=0.02)
+        return net
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight)
         nn.init.normal_(layer.bias, std=0.1)

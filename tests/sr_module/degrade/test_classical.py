@@ -112,3 +112,53 @@ def test_values_out_of_range_are_refused_when_written(wrong: dict, said: str):
 def test_sides_that_the_scale_does_not_divide_are_refused():
     with pytest.raises(ValueError, match=r"49x48.*crop_to_multiple"):
         Degradation(2)(torch.zeros(1, 3, 49, 48))
+
+
+def test_each_picture_draws_its_own_quality_between_the_bounds():
+    hr = photo().expand(24, -1, -1, -1)
+    lr = Degradation(2, jpeg_quality=(10, 95))(hr, torch.Generator().manual_seed(3))
+    of_one_quality = {
+        quality: Degradation(2, jpeg_quality=quality)(hr[:1])[0] for quality in range(10, 96)
+    }
+    found = [
+        [quality for quality, picture in of_one_quality.items() if torch.equal(picture, each)]
+        for each in lr
+    ]
+    assert all(found)
+    assert len({qualities[0] for qualities in found}) > 10
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_pictures_stays_clean(share: float):
+    hr = photo().expand(40, -1, -1, -1)
+    lr = Degradation(2, webp_quality=10, compressed=share)(hr, torch.Generator().manual_seed(1))
+    clean = Degradation(2)(hr[:1])[0]
+    untouched = sum(torch.equal(clean, each) for each in lr)
+    assert untouched == {0.0: 40, 1.0: 0}.get(share, untouched)
+    assert 8 < untouched < 32 or share != 0.5
+
+
+def test_of_two_codecs_each_picture_gets_one():
+    hr = photo().expand(30, -1, -1, -1)
+    both = Degradation(2, jpeg_quality=20, webp_quality=20)(hr, torch.Generator().manual_seed(2))
+    jpeg, webp = Degradation(2, jpeg_quality=20)(hr[0]), Degradation(2, webp_quality=20)(hr[0])
+    kinds = [
+        "jpeg" if torch.equal(each, jpeg) else "webp" if torch.equal(each, webp) else ""
+        for each in both
+    ]
+    assert set(kinds) == {"jpeg", "webp"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"jpeg_quality": (95, 30)}, r"jpeg_quality must be 1 to 100.*lower one first.*\[95, 30\]"),
+        ({"webp_quality": 101}, "webp_quality must be 0 to 100"),
+        ({"noise_sigma": (0.0, math.inf)}, "noise_sigma"),
+        ({"blur_sigma": (-1.0, 2.0)}, "blur_sigma"),
+        ({"compressed": 1.2}, "compressed must be a share from 0 to 1, got 1.2"),
+    ],
+)
+def test_bounds_that_cannot_be_meant_are_refused(wrong: dict, said: str):
+    with pytest.raises(ValueError, match=said):
+        Degradation(2, **wrong)
