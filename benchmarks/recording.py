@@ -1,12 +1,14 @@
 """What being recorded costs a training step: 20 metrics every step, a picture every 100 steps.
 
-Run it with: python -m benchmarks.recording
+Run it with: python -m benchmarks.recording [STEPS ROUNDS]
 
 Steps with and without it take turns in one run, and what they told is sent at their expense. Beside
-the clock stand the processor's seconds of all threads, which other work leaves alone.
+the clock stand the processor's seconds of all threads, which other work leaves alone. The last rows
+measure recording by itself, over more steps than a few turns have.
 """
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +23,11 @@ from pipeline.tracking import Run, start
 METRICS, PICTURE_EVERY = 20, 100
 STEPS, ROUNDS = 50, 4
 """Steps in a row, with it or without it, and how often they take turns."""
+ALONE = 200
+"""Steps that are recorded and not made."""
 
 
-def run() -> Iterator[tuple[str, str]]:
+def run(steps: int = STEPS, rounds: int = ROUNDS) -> Iterator[tuple[str, str]]:
     """The step without it, and what it adds: by the clock, by the processor, in the step itself."""
     torch.set_num_threads(1)
     step = _step(torch.bfloat16, torch.channels_last)
@@ -35,14 +39,23 @@ def run() -> Iterator[tuple[str, str]]:
             told()
             step()
             told.sent()
+            turns = np.array([_turns(step, told, steps, number) for number in range(rounds)])
             told.seconds = told.steps = 0
-            turns = np.array([_turns(step, told, number) for number in range(ROUNDS)])
+            alone = _steps(lambda: None, told, ALONE)[1] / ALONE
     off, on = turns.sum(0)  # each of clock and processor
-    yield "step, nothing recorded", f"{1e3 * off[1] / ROUNDS / STEPS:8.1f} ms of a processor"
+    made = off[1] / rounds / steps
+    yield "step, nothing recorded", f"{1e3 * made:8.1f} ms of a processor"
     yield "20 metrics a step, a picture in 100, clock", f"{100 * (on[0] / off[0] - 1):+8.2f} %"
     yield "the same, processor", f"{100 * (on[1] / off[1] - 1):+8.2f} %"
-    waited = told.seconds / told.steps
-    yield "of it, inside the step", f"{1e6 * waited:8.0f} us a step"
+    yield (
+        "recording by itself, all threads",
+        f"{1e3 * alone:8.2f} ms a step, {100 * alone / made:.2f} %",
+    )
+    inside = told.seconds / told.steps
+    yield (
+        "of it, what the step waits for",
+        f"{1e3 * inside:8.2f} ms a step, {100 * inside / made:.2f} %",
+    )
 
 
 class Told:
@@ -72,17 +85,19 @@ class Told:
         self.opened.history("none")
 
 
-def _turns(step: Callable[[], None], told: Told, number: int) -> list[tuple[float, float]]:
+def _turns(
+    step: Callable[[], None], told: Told, steps: int, number: int
+) -> list[tuple[float, float]]:
     """Without it and with it, the order changing from round to round."""
     works = [None, told] if number % 2 else [told, None]
-    seconds = {work is None: _steps(step, work) for work in works}
+    seconds = {work is None: _steps(step, work, steps) for work in works}
     return [seconds[True], seconds[False]]
 
 
-def _steps(step: Callable[[], None], told: Told | None) -> tuple[float, float]:
+def _steps(step: Callable[[], None], told: Told | None, steps: int) -> tuple[float, float]:
     """Seconds of the clock and of the processor for so many steps."""
     clock, processor = time.perf_counter(), time.process_time()
-    for _ in range(STEPS):
+    for _ in range(steps):
         step()
         if told:
             told()
@@ -92,5 +107,5 @@ def _steps(step: Callable[[], None], told: Told | None) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    for name, figure in run():
+    for name, figure in run(*map(int, sys.argv[1:3])):
         print(f"  {name:<44} {figure}", flush=True)

@@ -78,14 +78,14 @@ class Origins:
         arguments = ", ".join(f"{key} {value}" for key, value in self.net.arch_args.items())
         train = self.index.splits["train"]
         pictures = f"{train.pictures:,} pictures in {train.samples:,} pieces"
+        told = ", ".join(f"{name} **{value:.4g}**" for name, value in (scores or {}).items())
         lines = [
             f"**{self.net.arch} x{self.net.scale}** by {self.kind}, {self.parameters:,} parameters"
             + (f" ({arguments})" if arguments else ""),
+            *([f"- {told}"] if told else []),
             f"- data: {self.index.source}, {pictures}",
             f"- recipe: {', '.join(f'`{config}`' for config in self.configs) or 'no file'}",
         ]
-        for name, value in (scores or {}).items():
-            lines.append(f"- {name}: **{value:.4g}**")
         return "\n".join(lines)
 
 

@@ -169,9 +169,16 @@ class Journal:
         self._lock.close()
 
     def discard(self) -> None:
-        """Removes the journal of a run that ended and that the store has whole."""
+        """Removes the journal of a run that ended and that the store has whole.
+
+        Journals of runs nested in it, which may still wait, stay.
+        """
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder / FILES, ignore_errors=True)
+        for name in (RECORDS, SENT, LOCK, HEAD):
+            (self.folder / name).unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def _write_sent(self, offset: int) -> None:
         sent = {"offset": offset, "steps": self.steps, "ended": self.ended}

@@ -234,5 +234,11 @@ def leave(journal: Journal) -> None:
         journal.close()
         return
     journal.discard()
-    if not any(journal.folder.parent.iterdir()):
-        journal.folder.parent.rmdir()
+    folder = journal.folder
+    while folder.parent.name in TRANSIENT and not folder.exists():
+        if any(folder.parent.iterdir()):
+            break
+        folder.parent.rmdir()
+        folder = folder.parents[1]  # whose own journal may have gone before this one
+        if folder.parent.name in TRANSIENT and folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ _AWAY = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "DEADLINE_EXCEEDED", "CANC
 _UNKNOWN_USER = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
 _LATER = (401, 403, 408, 429)
 """HTTP answers of 400 and more after which trying again makes sense."""
+
+_CAUSE = re.compile(
+    r"(?<=\] )Connection refused|timed out|Name or service not known|error code \d+"
+)
+"""What of a page about a failed request people want to know."""
 
 _made: set[str] = set()
 """Stores that this process knows to be complete."""
@@ -50,6 +56,7 @@ def quiet() -> None:
     # is busy is no news, as what it did not take is sent again.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
@@ -143,7 +150,9 @@ def explained(uri: str, what: str) -> Iterator[None]:
 
 
 def _told(uri: str, what: str, error: Exception) -> Exception:
-    said = without_credentials(str(error)).strip().split("\n")[0][:300]
+    said = without_credentials(str(error)).strip()
+    cause = _CAUSE.search(said)
+    said = cause[0] if cause else said.split("\n")[0][:300]
     where = public_uri(uri)
     code = getattr(error, "error_code", "")
     status = getattr(getattr(error, "response", None), "status_code", 0)

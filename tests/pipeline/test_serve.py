@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import uvicorn
 
 from pipeline.packing import pack_network
 from pipeline.pictures import png
+from pipeline.recording.models import scoring_app
 from pipeline.serve import SizeLimit
 from pipeline.tracking import Card, start
 from sr_module import build
@@ -33,7 +36,7 @@ def listening(words: list[str], port: int, **environment: str):
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while True:
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline
@@ -79,7 +82,7 @@ def check_answers(port: int) -> None:
     for form, said in (
         ({"dataframe_records": [{"image": "!!"}]}, "picture 1 is not base64"),
         ({"dataframe_records": [{"picture": text}]}, "image"),
-        ({"inputs": {"image": [7]}}, "schema"),
+        ({"inputs": {"image": [7]}}, "base64"),
         (b"{", "JSON"),
     ):
         status, answer = post(port, form)
@@ -97,6 +100,33 @@ def registered(store, tmp_path) -> str:
     with start("tests serve", "one") as run:
         run.model(tmp_path / "packed", Card("network", "network", 4, register="srdet-served"))
     return "models:/srdet-served@champion"
+
+
+def test_the_application_that_both_commands_run_answers_over_http(tmp_path):
+    torch.manual_seed(0)
+    net = tmp_path / "net.safetensors"
+    save_net(build("msrresnet", 4, features=8, blocks=1), net, provenance={})
+    pack_network(net, tmp_path / "packed")
+    port = free_port()
+    app = SizeLimit(scoring_app(tmp_path / "packed"), 100_000)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        check_answers(port)
+        status, answer = post(port, {"inputs": {"image": ["A" * 200_000]}})
+        assert (status, "send less" in answer["message"]) == (413, True)
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
+def until(true, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.recording.journal import Head, Journal, find_journals
+from pipeline.recording.run import leave
 
 
 def begun(folder: Path, **told: object) -> Journal:
@@ -121,3 +122,14 @@ def test_a_folder_without_a_journal_says_so(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"uri": "x"}))
     with pytest.raises(ValueError, match="holds no journal of a run"):
         Journal(tmp_path)
+
+
+def test_a_journal_that_is_of_no_more_use_leaves_those_nested_in_it(tmp_path):
+    outer = begun(tmp_path / "srdet-unsent" / "a")
+    inner = begun(tmp_path / "srdet-unsent" / "a" / "below" / "b")
+    inner.append(point(1, loss=1.0))
+    leave(outer)
+    assert [path.name for path in find_journals([tmp_path])] == ["b"]
+    inner.acknowledge(inner.unsent()[-1][1], [])
+    leave(inner)
+    assert list(tmp_path.iterdir()) == []
