@@ -46,7 +46,7 @@ class TrainCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Weights to start from may be named as any network is, MLflow's registry included."""
         arguments = self.config.model.init_args
-        if arguments.init_from:
+        if arguments.get("init_from"):  # what is solved in closed form starts from nothing
             arguments.init_from = str(network_file(arguments.init_from))
 
     def instantiate_classes(self) -> None:

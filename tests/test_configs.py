@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -75,9 +76,11 @@ def test_the_default_file_has_every_run_and_data_setting_once():
         "frames",  # so are these
     }
     assert set(default["data"]) == of_data
-    for section in default.values():
+    parts = re.split(r"^(\w+):", text, flags=re.MULTILINE)
+    written = dict(zip(parts[1::2], parts[2::2], strict=True))
+    for name, section in default.items():
         for key in section if isinstance(section, dict) else ():
-            assert text.count(f"\n  {key}:") == 1, key
+            assert written[name].count(f"\n  {key}:") == 1, f"{name}.{key}"
 
 
 def test_the_default_file_explains_its_settings():
