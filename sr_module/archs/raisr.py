@@ -82,7 +82,7 @@ class RAISR(LumaNet):
         else:
             made = self._filtered(y)
         detail = F.pixel_shuffle(
-            made.view(len(y), *y.shape[-2:], -1).permute(0, 3, 1, 2), self.scale
+            made.view(y.shape[0], *y.shape[-2:], -1).permute(0, 3, 1, 2), self.scale
         )
         return detail * _unchanged(up, up + detail) if self.blending else detail
 
@@ -172,7 +172,7 @@ def _hash(y: Tensor) -> Tensor:
     across = (around[..., 1:-1, 2:] - around[..., 1:-1, :-2]) / 2
     down = (around[..., 2:, 1:-1] - around[..., :-2, 1:-1]) / 2
     xx, xy, yy = (_smooth(product) for product in (across * across, across * down, down * down))
-    spread = torch.hypot(xx - yy, 2 * xy)
+    spread = ((xx - yy).square() + 4 * xy.square()).sqrt()  # ONNX knows no hypot
     strong = ((xx + yy + spread) / 2).sqrt()
     weak = ((xx + yy - spread) / 2).clamp(min=0).sqrt()
     angle = torch.atan2(2 * xy, xx - yy) / (2 * math.pi)  # of the gradient, -1/2 to 1/2 half turns

@@ -42,7 +42,8 @@ def narrow(arch: str, scale: int) -> SRNet:
         return net
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight)
-        nn.init.normal_(layer.bias, std=0.1)
+        if layer.bias is not None:
+            nn.init.normal_(layer.bias, std=0.1)
     with torch.no_grad():
         layers[-1].weight.mul_(0.1)
         layers[-1].bias.fill_(0.3)

@@ -54,10 +54,16 @@ def test_grey_stays_grey():
     assert torch.allclose(sr[:, 0], sr[:, 2], atol=1e-6)
 
 
+def some_lr(net: LumaNet, side: int) -> Tensor:
+    """A picture, or a clip for a network of several frames."""
+    frames = (net.frames,) if net.frames > 1 else ()
+    return torch.rand(1, *frames, 3, side, side)
+
+
 @pytest.mark.parametrize("arch", LUMA)
 def test_the_loss_looks_at_luma_only(arch: str):
     net = build(arch, 2)
-    lr, hr = torch.rand(1, 3, 6, 6), torch.rand(1, 3, 12, 12)
+    lr, hr = some_lr(net, 6), torch.rand(1, 3, 12, 12)
     # Two colours of one luma: red up, blue down.
     shift = torch.tensor([24.966, 0.0, -65.481]).view(1, 3, 1, 1) * 1e-3
     assert torch.allclose(net.loss(lr, hr, l1), net.loss(lr, hr + shift, l1), atol=1e-6)
@@ -66,11 +72,12 @@ def test_the_loss_looks_at_luma_only(arch: str):
 
 @pytest.mark.parametrize("arch", LUMA)
 def test_bfloat16_does_not_reach_the_interpolated_colours(arch: str):
-    net, lr = build(arch, 2).eval(), torch.rand(1, 3, 9, 9)
+    net = build(arch, 2).eval()
+    lr = some_lr(net, 9)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         sr = net(lr)
     assert sr.dtype == torch.float32
-    up = enlarge(lr, 2)
+    up = enlarge(lr[:, net.frames // 2] if net.frames > 1 else lr, 2)
     assert torch.allclose(sr[:, 0] - sr[:, 1], up[:, 0] - up[:, 1], atol=1e-6)
 
 
