@@ -187,7 +187,7 @@ def draw(steps: Sequence[Phases]) -> "Figure":
     rows = [[step[phase] * 1000 for step in steps] for phase in PHASES]
     course.stackplot(range(1, len(steps) + 1), rows, colors=[f"C{n}" for n in range(len(rows))])
     course.set(xlabel="step", ylabel="ms", xlim=(1, max(2, len(steps))), ylim=(0, None))
-    figure.legend(*bar.get_legend_handles_labels(), loc="outside lower center", ncols=len(PHASES))
+    figure.legend(*bar.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
