@@ -33,6 +33,9 @@ Truth = Any
 TaskBatch = tuple[Tensor, Tensor, Truth]
 """``(lr, hr, truth)``; pictures as in ``training.Batch``."""
 
+TASK_CLIP = 10.0
+"""Greatest norm of the task network's gradient."""
+
 CELLS = 8
 """A patchwork has so many cells a side (SR4IR, section 3.4)."""
 
@@ -166,7 +169,7 @@ class TaskDriven(SRTraining):
             self.manual_backward(loss)
         self.log("train/task_network", loss.detach())
         if bool(loss.isfinite()):
-            self.clip_gradients(optimizer.optimizer, 10.0, "norm")
+            nn.utils.clip_grad_norm_(self.task_network.parameters(), TASK_CLIP)
             optimizer.step()
         optimizer.zero_grad()
 

@@ -68,13 +68,17 @@ def test_without_permutations_there_is_no_test_and_the_table_has_dashes(truth):
 def test_the_tables_hold_chance_sizes_errors_and_alignment(truth):
     tables = study_tables(study(truth), {"perfect": (0.01, -0.375)}, reference="bicubic")
     titles = [table.title for table in tables]
-    assert titles == ["Gain or luck", "AP by AI-TOD's sizes", "Kinds of error", "Alignment"]
+    assert titles == [
+        "Gain or luck", "AP by AI-TOD's sizes", "Kinds of error", "Kinds of error by size",
+        "Alignment",
+    ]  # fmt: skip
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
-    chance, tiny, errors, alignment = tables
+    chance, tiny, errors, by_size, alignment = tables
     assert ("perfect", "AP", "+49.5") in [row[:3] for row in chance.rows]
     assert tiny.columns == ("arm", "2-8 px (8)", "8-16 px (8)", "16-32 px (8)")
     assert tiny.rows[0] == ("bicubic", "0.0", "100.0", "100.0")
     assert errors.rows[1][-1] == "−49.5 (−8)"
+    assert {row[1] for row in by_size.rows} == {"0–16", "16–32"}
     assert alignment.rows == (("perfect", "+0.010", "−0.375"),)
 
 
