@@ -141,7 +141,6 @@ class ShardData(pl.LightningDataModule):
             )
         self._check_frames(self.index.frames)
         self._check_cache(self.index)
-        self._damage = {}
 
     def _check_frames(self, stored: int) -> None:
         write = f"write clips with: srdet shards --frames {self.frames}"
