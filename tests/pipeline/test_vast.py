@@ -94,5 +94,7 @@ def test_tiled_tiffs_of_any_bands_and_depth_are_read_as_rgb(tmp_path, bands, dep
 def test_noise_of_a_vast_picture_is_refused(annotations, monkeypatch):
     pictures = load(annotations, Degradation(4, noise_sigma=5))
     monkeypatch.setattr(vast, "PIXELS", 100)
-    with pytest.raises(ValueError, match="noise and JPEG, like all that is drawn, are of whole pictures"):
+    with pytest.raises(
+        ValueError, match="noise and JPEG, like all that is drawn, are of whole pictures"
+    ):
         pictures.given(1)
