@@ -149,15 +149,9 @@ def test_a_shard_server_that_stays_away_ends_the_run_which_goes_on_when_it_is_ba
 
 
 @pytest.fixture
-def few_mib(tmp_path: Path) -> Iterator[Path]:
+def few_mib(disk_of: Callable[[str], Path]) -> Path:
     """A disk of four MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    return disk_of("4m")
 
 
 @pytest.mark.xfail(
