@@ -12,11 +12,11 @@ import pickle
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -29,6 +29,10 @@ from pipeline.tracking import Run
 from pipeline.transfer import Retry, is_remote
 from pipeline.world import RAY, world_of
 
+if TYPE_CHECKING:
+    from pipeline.train import Setup
+
+Watching = Callable[["Setup"], Sequence[Any]]
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as future versions do, and without a warning
@@ -37,6 +41,15 @@ ENVIRONMENT = {
 }
 STORE = 256 * 2**20
 """Bytes of an embedded Ray's shared memory: workers pass files, not objects."""
+
+
+def _reporter(setup: "Setup") -> list[Any]:
+    """Every rank reports, as Ray waits for all of them."""
+    from ray import train
+
+    from pipeline.watch import Reporter
+
+    return [Reporter(train.report)]
 
 
 def main(config: dict[str, Any]) -> int:
@@ -66,16 +79,19 @@ def main(config: dict[str, Any]) -> int:
 
 
 def fit_on_ray(
-    config: dict[str, Any], *, parent: Run | None = None, callbacks: Sequence[Any] = ()
+    config: dict[str, Any],
+    *,
+    parent: Run | None = None,
+    watching: Watching = _reporter,
+    callbacks: Sequence[Any] = (),
 ) -> Trained | None:
     """Trains ``config["ray"]["workers"]`` processes together, in the Ray that is connected.
-
-    A function of Ray Tune may call it too, with ``callbacks=[TuneReportCallback()]`` of
-    ``ray.tune.integration.ray_train``, so that every validation reaches the sweep.
 
     Args:
         config: all settings of a training, resolved, as ``pipeline.parsing.plain`` gives them.
         parent: run in MLflow under which this one is shown.
+        watching: makes the callbacks of every process, of its setup. One of them must report each
+            validation to Ray Train, on every rank.
         callbacks: ``ray.train.UserCallback`` objects.
 
     Returns:
@@ -92,6 +108,7 @@ def fit_on_ray(
         "config": _from_anywhere(config),
         "folder": str(Path.cwd()),
         "parent": parent,
+        "watching": watching,
         "environment": {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_")},
     }
     gpus = _gpus_per_worker(config)
@@ -124,23 +141,18 @@ def work(task: Mapping[str, Any]) -> bytes:
     Returns:
         What ``fit`` gave, pickled: Ray's controller passes it on and need not import torch for it.
     """
-    from ray import train
-
     os.environ.update(task["environment"])
     os.environ[RAY] = "1"
     with contextlib.suppress(OSError):  # another node may not have the folder
         os.chdir(task["folder"])
     from pipeline.train import configured, fit
-    from pipeline.watch import Reporter
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump(task["config"]))
         setup = configured(["--config", str(path)])
-    # Every rank reports, as Ray waits for all of them.
-    setup.trainer.callbacks.append(Reporter(train.report))  # type: ignore[attr-defined]
     try:
-        trained = fit(setup, parent=task["parent"])
+        trained = fit(setup, parent=task["parent"], watching=task["watching"](setup))
     except SystemExit as stop:
         if stop.code != TERMINATED:
             raise

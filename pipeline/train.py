@@ -10,7 +10,7 @@ Settings come from conf/default.yaml, then each --config in turn, then the comma
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -104,9 +104,10 @@ def _built(cli: TrainCLI) -> Setup:
     return Setup(cli.trainer, cli.model, cli.datamodule, settings, config, files)
 
 
-def period(setup: Setup) -> int:
-    """Steps between two validations."""
-    return max(1, setup.data.steps_per_epoch // setup.trainer.accumulate_grad_batches)
+def period(config: Mapping[str, Any]) -> int:
+    """Steps between two validations, by all settings of a run."""
+    batches: int = config["data"]["steps_per_epoch"]
+    return max(1, batches // (config["trainer"].get("accumulate_grad_batches") or 1))
 
 
 def fit(
@@ -117,7 +118,7 @@ def fit(
     Args:
         setup: of ``configured``; its trainer gets logger and callbacks here.
         parent: run under which this one is shown.
-        watching: callbacks besides our own.
+        watching: callbacks besides our own, of every rank.
 
     Returns:
         What rank zero wrote; None on the other ranks.
@@ -134,7 +135,7 @@ def fit(
     last = KeepLast(settings.out, settings.checkpoint_every, resumed=checkpoint, asked=asked)
     keeping: list[Callback] = [SameBuffers(), TellSkipped(), counted, last]
     if not first:
-        trainer.callbacks += keeping  # type: ignore[attr-defined]
+        trainer.callbacks += [*keeping[:-1], *watching, last]  # type: ignore[attr-defined]
         _train(setup, checkpoint)
         return None
     _prepare(setup)

@@ -22,7 +22,7 @@ from pipeline.files import atomic_file
 from pipeline.options import run_function
 from pipeline.recording.registry import check_name
 from pipeline.sweeps.board import Board, say, showing
-from pipeline.sweeps.cluster import check_address, connected, gpus_per_trial
+from pipeline.sweeps.cluster import check_address, connected, resources_there, room_for
 from pipeline.sweeps.outcome import (
     Ended,
     Standing,
@@ -164,7 +164,7 @@ def tune(
         return None
     settings = {**definition, "resources": asdict(resources), "budget": asdict(budget)}
     with connected(address):
-        gpus = gpus_per_trial(resources)
+        room = room_for(resources, resources_there())
         _define(out, definition)
         with tracking.start_in(
             out, experiment, name or f"sweep {out.name}", parent=None, resumed=resume,
@@ -172,14 +172,17 @@ def tune(
         ) as run:  # fmt: skip
             _warn_of_file(address, run)
             run.params(settings)
-            given = [] if gpus or "trainer.accelerator" in fixed else ["--trainer.accelerator=cpu"]
+            chosen = room.gpus or "trainer.accelerator" in fixed
+            given = [] if chosen else ["--trainer.accelerator=cpu"]
             plan = Plan(
                 base=[*base, *given, f"--run.experiment={experiment}"], out=out,
-                objective=objective, labels=searched.labels(), threads=resources.cpus,
-                gpus=gpus, parent=noted(run), lpips=lpips,
+                objective=objective, labels=searched.labels(), workers=resources.workers,
+                threads=resources.cpus, gpus=room.gpus, parent=noted(run), lpips=lpips.absolute(),
                 study=detection.absolute() if detection else None,
             )  # fmt: skip
-            strategy = Strategy(searched, listed, count, scheduler, budget, hopeless, retries, seed)
+            strategy = Strategy(
+                searched, listed, count, room.trials, scheduler, budget, hopeless, retries, seed
+            )
             standing = _held(plan, strategy, checked.validations, run, resume=resume)
             return _conclude(
                 standing, run, searched, train=train, fixed=fixed, plan=plan, register=register

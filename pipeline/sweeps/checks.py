@@ -140,4 +140,4 @@ def _validations(setup: Setup) -> int:
     steps = setup.trainer.max_steps
     if steps < 0:
         raise ValueError("trainer.max_steps is -1: a trial would never end; set it in fixed")
-    return max(1, -(-steps // period(setup)))
+    return max(1, -(-steps // period(setup.config)))

@@ -5,7 +5,8 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from pipeline.sweeps.settings import Resources
 
@@ -80,21 +81,45 @@ def _unreachable(address: str, said: str) -> str:
     )
 
 
-def gpus_per_trial(resources: Resources) -> float:
-    """What the settings say, else one where the cluster has any.
+@dataclass(frozen=True)
+class Room:
+    """What a cluster has for trials.
+
+    Attributes:
+        gpus: of each process.
+        trials: that several processes train, at once; None where Ray itself counts.
+    """
+
+    gpus: float
+    trials: int | None
+
+
+def room_for(resources: Resources, there: Mapping[str, float]) -> Room:
+    """What a trial gets of ``there``; where the settings do not say, a GPU where there is any.
 
     Raises:
         ValueError: the cluster has less of something than one trial asks for.
     """
-    import ray
-
-    there = ray.cluster_resources()
-    given = resources.gpus
+    given, workers = resources.gpus, resources.workers
     gpus = given if given is not None else min(1.0, there.get("GPU", 0.0))
-    for name, asked in (("CPU", resources.cpus), ("GPU", gpus)):
-        if asked > (most := there.get(name, 0.0)):
+    asked = {"CPU": workers * resources.cpus, "GPU": workers * gpus}
+    for name, wanted in asked.items():
+        if wanted > (most := there.get(name, 0.0)):
             raise ValueError(
-                f"resources: a trial asks for {asked:g} {name}s and the cluster has {most:g} in "
+                f"resources: a trial asks for {wanted:g} {name}s and the cluster has {most:g} in "
                 "all; it would wait for ever: ask for less"
             )
-    return gpus
+    if workers == 1:
+        return Room(gpus, None)
+    # Ray Train reserves the group by itself, when the trial has begun: were there more of them than
+    # groups fit, each could hold a part of what the others wait for.
+    fit = min(int(there[name] // wanted) for name, wanted in asked.items() if wanted)
+    return Room(gpus, fit)
+
+
+def resources_there() -> dict[str, float]:
+    """All that the cluster has: CPU, GPU, ..."""
+    import ray
+
+    there: dict[str, float] = ray.cluster_resources()
+    return there

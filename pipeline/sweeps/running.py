@@ -22,6 +22,7 @@ class Strategy:
         space: what is searched.
         points: the trials' settings, where they are known before.
         trials: to run.
+        at_once: of them at most; None leaves it to Ray, by what is free.
         scheduler: which of them go on.
         budget: what they may spend.
         hopeless: which need not go on.
@@ -32,6 +33,7 @@ class Strategy:
     space: Space
     points: list[Point] | None
     trials: int
+    at_once: int | None
     scheduler: Scheduler
     budget: Budget
     hopeless: Hopeless
@@ -60,6 +62,7 @@ def run_sweep(plan: Plan, strategy: Strategy, validations: int, *, resume: bool)
         param_space=None if listed is None else {POINT: tune.grid_search(numbered(listed))},
         tune_config=tune.TuneConfig(
             num_samples=strategy.trials if listed is None else 1,
+            max_concurrent_trials=strategy.at_once,
             scheduler=scheduler(
                 strategy.scheduler, strategy.space, objective, validations, strategy.seed
             ),

@@ -57,27 +57,34 @@ class Scheduler:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial gets: it is one training process.
+    """What one trial gets.
 
     Attributes:
-        cpus: cores, which are also its threads.
-        gpus: 1 or a fraction: 0.5 puts two trials on each GPU. null gives each trial a GPU where
-            the cluster has any.
+        workers: processes that train a trial together (DDP, started by Ray Train).
+        cpus: cores of each, which are also its threads.
+        gpus: of each, 1 or a fraction: 0.5 puts two trials on each GPU. null gives each process a
+            GPU where the cluster has any.
     """
 
+    workers: int = 1
     cpus: int = 1
     gpus: float | None = None
 
     def __post_init__(self) -> None:
-        if self.cpus < 1 or (self.gpus or 0.0) < 0:
+        if self.workers < 1 or self.cpus < 1 or (self.gpus or 0.0) < 0:
             raise ValueError(
-                "resources.cpus must be at least 1 and resources.gpus not negative, got "
-                f"{self.cpus} and {self.gpus}"
+                "resources.workers and resources.cpus must be at least 1 and resources.gpus not "
+                f"negative, got {self.workers}, {self.cpus} and {self.gpus}"
             )
         if (self.gpus or 0.0) > 1:
             raise ValueError(
-                f"resources.gpus is {self.gpus}: a trial is one training process, which uses one "
-                "GPU; choose 1 or a fraction"
+                f"resources.gpus is {self.gpus}: a training process uses one GPU; choose 1 or a "
+                "fraction, and more resources.workers"
+            )
+        if self.workers > 1 and self.gpus not in (None, 0, 1):
+            raise ValueError(
+                f"resources.gpus is {self.gpus}, and resources.workers {self.workers}: processes "
+                "that train together need a whole GPU each; choose 1, or 1 worker"
             )
 
 
@@ -126,6 +133,10 @@ class Lpips:
     backbone: Backbone = "alex"
     weights: Path | None = None
     convention: Convention = "torchvision"
+
+    def absolute(self) -> "Lpips":
+        """The same network from any working folder."""
+        return replace(self, weights=self.weights and self.weights.resolve())
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 BEST_NET = "chosen.safetensors"
 """The network of a trial that counts in the sweep."""
 ORIGIN = "origin.json"
+STATE = ".report-"
+"""How folders begin that hold a state for Ray, until it has copied it."""
 POINT = "point"
 """Under which name a trial's settings travel through Ray."""
+WAITING = 2.0**29
+"""Bytes of a process that trains nothing; Ray wants to hear of something that it takes."""
 NUMBER = "number"
 """Beside them: the place of a point that was known before."""
 
@@ -50,8 +54,9 @@ class Plan:
         out: folder of the sweep.
         objective: metric -> max or min, the first one leads.
         labels: setting -> short name.
-        threads: of a trial.
-        gpus: of a trial.
+        workers: processes that train a trial.
+        threads: of each.
+        gpus: of each.
         parent: the sweep's run in MLflow: address without password, experiment and run.
         lpips: for the objective val/lpips.
         study: for the objectives detect/...
@@ -61,6 +66,7 @@ class Plan:
     out: Path
     objective: Mapping[str, Mode]
     labels: Mapping[str, str]
+    workers: int
     threads: int
     gpus: float
     parent: Mapping[str, str]
@@ -85,8 +91,14 @@ def point_of(config: Mapping[str, Any]) -> Point:
     return {key: value for key, value in config.get(POINT, {}).items() if key != NUMBER}
 
 
-def bundles(plan: Plan) -> Any:  # noqa: ANN401 (Ray's own types)
-    """What Ray sets aside for a trial."""
+def bundles(plan: Plan) -> dict[str, float]:
+    """What Ray Tune sets aside for a trial.
+
+    Of a trial that several processes train it is the process that waits for them; Ray Train
+    reserves theirs.
+    """
+    if plan.workers > 1:
+        return {"memory": WAITING}
     return {"cpu": plan.threads, "gpu": plan.gpus}
 
 
@@ -98,6 +110,11 @@ def trial(config: dict[str, Any], *, plan: Plan) -> None:
     name = tune.get_context().get_trial_name()
     folder, point = plan.out / name, point_of(config)
     _place(tune.get_checkpoint(), folder, name)
+    if plan.workers > 1:
+        from pipeline.sweeps.together import train_together
+
+        train_together(plan, point, folder, _report)
+        return
     setup = _setup(plan, point, folder)
     reports = Reports(setup, plan, point, name, _report)
     fit(setup, parent=plan.run(), watching=[*measures(plan, setup), TakeSettings(), reports])
@@ -110,13 +127,23 @@ def _report(metrics: dict[str, Any], folder: Path) -> None:
     tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(str(folder)))
 
 
-def _setup(plan: Plan, point: Point, folder: Path) -> Setup:
-    """The trial as a training run, with a checkpoint before each validation and no other."""
+def words_for(plan: Plan, point: Point, folder: Path) -> list[str]:
+    """The trial as words of ``srdet train``."""
     title = ", ".join(f"{plan.labels[key]} {shown(value)}" for key, value in point.items())
     words = [*plan.base, *words_of(point), f"--run.out={folder}"]
-    setup = configured([*words, f"--run.name={folder.name}: {title}"])
-    settings = replace(setup.settings, checkpoint_every=period(setup), keep_last=1)
-    own = {"checkpoint_every": settings.checkpoint_every, "keep_last": settings.keep_last}
+    return [*words, f"--run.name={folder.name}: {title}"]
+
+
+def kept(config: Mapping[str, Any]) -> dict[str, int]:
+    """A checkpoint before each validation and no other."""
+    return {"checkpoint_every": period(config), "keep_last": 1}
+
+
+def _setup(plan: Plan, point: Point, folder: Path) -> Setup:
+    """The trial as a training run."""
+    setup = configured(words_for(plan, point, folder))
+    own = kept(setup.config)
+    settings = replace(setup.settings, **own)
     config = {**setup.config, "run": {**setup.config["run"], **own}}
     return replace(setup, settings=settings, config=config)
 
@@ -194,7 +221,7 @@ class Reports(pl.Callback):
         self.pending = {
             **metrics,
             "step": trainer.global_step,
-            "validations": -(-trainer.global_step // period(self.training)),
+            "validations": -(-trainer.global_step // period(self.training.config)),
             "images": trainer.global_step * batch * trainer.world_size,
             "trial_name": self.name,
         }
@@ -208,24 +235,30 @@ class Reports(pl.Callback):
             return
         metrics, self.pending = self.pending, {}
         out = self.training.settings.out
-        with tempfile.TemporaryDirectory(prefix=".report-", dir=out) as place:
-            _link(out / LAST, Path(place) / LAST)
-            origin = {"trial": self.name, "step": metrics["step"], "branch": _branch(out)}
-            (Path(place) / ORIGIN).write_text(json.dumps(origin))
+        with tempfile.TemporaryDirectory(prefix=STATE, dir=out) as place:
+            self.state(Path(place), metrics["step"])
             self.report(metrics, Path(place))
+
+    def state(self, place: Path, step: int) -> None:
+        """Puts the state to go on from into a folder, with whose it is."""
+        out = self.training.settings.out
+        _link(out / LAST, place / LAST)
+        origin = {"trial": self.name, "step": step, "branch": _branch(out)}
+        (place / ORIGIN).write_text(json.dumps(origin))
 
     def _keep(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
         """The best network by the one objective; of several objectives, the newest."""
         metric, mode = next(iter(self.objective.items()))
         score = metrics[metric]
+        if not trainer.is_global_zero or not math.isfinite(score):
+            return
         if len(self.objective) == 1 and self.net.exists():
             known: Any = read_provenance(self.net)
             before = known["metrics"].get(metric, math.nan)
             if not (score > before if mode == "max" else score < before):
                 return
-        if trainer.is_global_zero and math.isfinite(score):
-            logger: Any = trainer.logger
-            export(self.training, logger.run, self.net)
+        logger: Any = trainer.logger
+        export(self.training, logger.run, self.net)
 
 
 def _link(path: Path, name: Path) -> None:
@@ -248,6 +281,8 @@ def _place(given: "Checkpoint | None", folder: Path, name: str) -> None:
     notes what was reported only now and then.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{STATE}*"):  # by a process that was killed
+        shutil.rmtree(left)
     if given is None:
         return
     with given.as_directory() as place:

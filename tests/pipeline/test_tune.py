@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from pipeline.sweeps.settings import Resources, Scheduler
 from pipeline.train import CONF, configured
 from pipeline.tune import tune
 
@@ -100,7 +101,8 @@ def test_a_population_changes_rates_and_takes_over_states_while_it_trains(shards
         [CONF / "experiment" / "srresnet_small.yaml"],
         {RATE: {"grid": [1e-7, 1e-3]}},
         shards=str(shards), fixed={**TINY, "trainer.max_steps": 12}, search="grid",
-        scheduler=_pbt(), out=tmp_path / "sweep", experiment="population",
+        scheduler=Scheduler(kind="pbt", interval=1, quantile=0.5), out=tmp_path / "sweep",
+        experiment="population",
     )  # fmt: skip
     assert [each.state for each in swept.trials] == ["finished", "finished"]
     client, _, trials = runs_of(store, "population")
@@ -112,10 +114,28 @@ def test_a_population_changes_rates_and_takes_over_states_while_it_trains(shards
     assert list((tmp_path / "sweep").glob("trial-*/origin.json"))  # a state was taken over
 
 
-def _pbt():
-    from pipeline.sweeps.settings import Scheduler
-
-    return Scheduler(kind="pbt", interval=1, quantile=0.5)
+@slow
+def test_two_processes_train_each_trial_together_and_a_laggard_of_them_is_stopped(
+    shards, store, tmp_path
+):
+    swept = tune(
+        [CONF / "experiment" / "srresnet_small.yaml"],
+        {RATE: {"grid": [1e-3, 1e-9]}}, search="grid", shards=str(shards), fixed=TINY,
+        resources=Resources(workers=2), scheduler=Scheduler(kind="asha", reduction=2.0),
+        out=tmp_path / "sweep", experiment="groups",
+    )  # fmt: skip
+    assert [(each.point[RATE], each.state) for each in swept.trials] == [
+        (1e-3, "finished"),
+        (1e-9, "stopped"),
+    ]
+    assert swept.trials[0].validations == 3
+    _, _, trials = runs_of(store, "groups")
+    assert {r.data.tags["world_size"] for r in trials.values()} == {"2"}
+    assert trials["trial-001"].info.status == "FINISHED"
+    assert trials["trial-001"].data.metrics["train/images_seen"] == 6 * 2 * 2  # of both processes
+    assert trials["trial-002"].info.status == "KILLED"
+    assert not list((tmp_path / "sweep").glob("trial-*/.report-*"))
+    assert not list((tmp_path / "sweep").glob("trial-*/stop"))
 
 
 @slow

@@ -29,8 +29,8 @@ def sweep(tiny, store, tmp_path):
         with tracking.start("tests", "sweep") as parent:
             plan = Plan(
                 base=base, out=tmp_path / "sweep", objective={"val/psnr_y": "max"},
-                labels={RATE: "learning_rate", WEIGHT: "gan_weight"}, threads=1, gpus=0.0,
-                parent=noted(parent), lpips=Lpips(), study=None,
+                labels={RATE: "learning_rate", WEIGHT: "gan_weight"}, workers=1, threads=1,
+                gpus=0.0, parent=noted(parent), lpips=Lpips(), study=None,
             )  # fmt: skip
             folder, reported = plan.out / name, []
             _place(start and Checkpoint.from_directory(str(start)), folder, name)
