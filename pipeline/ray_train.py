@@ -23,6 +23,7 @@ import yaml
 from pipeline.index import load_index
 from pipeline.outcome import Trained, tell
 from pipeline.progress import console
+from pipeline.ray_address import check_address, unreachable
 from pipeline.resume import TERMINATED, resume_point, stop_file
 from pipeline.settings import RaySettings, RunSettings
 from pipeline.tracking import Run
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 Watching = Callable[["Setup"], Sequence[Any]]
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as future versions do, and without a warning
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the settings are the user's
     "RAY_DEDUP_LOGS": "0",
@@ -168,6 +170,7 @@ def connected(settings: RaySettings) -> Iterator[None]:
         ConnectionError: no Ray at the address.
     """
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
+    check_address(address)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
@@ -180,11 +183,7 @@ def connected(settings: RaySettings) -> Iterator[None]:
     try:
         ray.init(address=address, logging_level="ERROR", **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise ConnectionError(
-            f"no Ray answers at {address} ({said}); start one with `ray start --head`, or leave "
-            "ray.address out for one in this process"
-        ) from error
+        raise ConnectionError(unreachable(address, error)) from error
     try:
         yield
     finally:

@@ -20,9 +20,10 @@ from pipeline import tracking
 from pipeline.addresses import is_server, open_command, without_credentials
 from pipeline.files import atomic_file
 from pipeline.options import run_function
+from pipeline.ray_address import check_address
 from pipeline.recording.registry import check_name
 from pipeline.sweeps.board import Board, say, showing
-from pipeline.sweeps.cluster import check_address, connected, resources_there, room_for
+from pipeline.sweeps.cluster import connected, resources_there, room_for
 from pipeline.sweeps.outcome import (
     Ended,
     Standing,

@@ -3,15 +3,16 @@
 import contextlib
 import logging
 import os
-import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pipeline.ray_address import unreachable
 from pipeline.sweeps.settings import Resources
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_worker_niceness": "0",  # at Ray's 15, trials stand still while anything else runs
     "RAY_AIR_NEW_OUTPUT": "0",  # its table of settings, even where it should say nothing
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -21,7 +22,6 @@ ENVIRONMENT = {
     "TUNE_RESULT_BUFFER_LENGTH": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-ANSWER_S = 5.0
 STORE = 256 * 2**20
 """Bytes of Ray's shared memory: trials pass files, not objects."""
 
@@ -49,36 +49,11 @@ def connected(address: str | None) -> Iterator[None]:
                 logging_level="ERROR", **own,
             )  # fmt: skip
     except (ConnectionError, RuntimeError) as error:
-        raise ConnectionError(_unreachable(address or "the embedded Ray", str(error))) from error
+        raise ConnectionError(unreachable(address, error)) from error
     try:
         yield
     finally:
         ray.shutdown()
-
-
-def check_address(address: str | None) -> None:
-    """Whether anything answers there; Ray itself would try for minutes.
-
-    Raises:
-        ConnectionError: nothing does.
-    """
-    if address is None:
-        return
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if address in ("auto", "local") or not colon:
-        return
-    try:
-        with socket.create_connection((host, int(port)), timeout=ANSWER_S):
-            return
-    except (OSError, ValueError) as error:
-        raise ConnectionError(_unreachable(address, str(error))) from error
-
-
-def _unreachable(address: str, said: str) -> str:
-    return (
-        f"no Ray answers at {address} ({said.strip().splitlines()[0]}); start one there with `ray "
-        "start --head`, or leave --address out for an embedded one"
-    )
 
 
 @dataclass(frozen=True)

@@ -219,8 +219,6 @@ def test_ray_under_another_launcher_is_refused(tiny: Words, monkeypatch):
         ray_train.main(plain(parse(words)))
 
 
-@pytest.mark.slow
-@pytest.mark.xfail(reason="Ray leaves with SystemExit(15) here, after a minute and a half")
 def test_a_ray_that_is_not_there_is_one_sentence(free_port: Callable[[], int]):
     address = f"127.0.0.1:{free_port()}"
     with (

@@ -183,7 +183,7 @@ def _wait(ready, process, seconds=600):
 
 
 def test_an_address_where_no_ray_answers_is_refused_at_once(shards, tmp_path):
-    with pytest.raises(ConnectionError, match=r"no Ray answers at 127.0.0.1:9 .*leave --address"):
+    with pytest.raises(ConnectionError, match=r"no Ray answers at 127.0.0.1:9 .*leave the address"):
         tune(
             [CONF / "experiment" / "srresnet_small.yaml"], {FEATURES: {"choice": [4]}},
             shards=str(shards), fixed=TINY, out=tmp_path / "sweep", address="127.0.0.1:9",
