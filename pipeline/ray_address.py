@@ -1,4 +1,4 @@
-"""Addresses of Ray: whether anything answers there, and what a person is told where nothing does."""
+"""Addresses of Ray: whether anything answers there, and what a person is told if not."""
 
 import socket
 
@@ -34,8 +34,8 @@ def unreachable(address: str | None, error: BaseException) -> str:
         )
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
-        f"no Ray answers at {where} ({said}); start one there with `ray start --head`, or leave the "
-        "address out for an embedded one"
+        f"no Ray answers at {where} ({said}); start one there with `ray start --head`, or leave "
+        "the address out for an embedded one"
     )
 
 
