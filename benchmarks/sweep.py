@@ -1,11 +1,16 @@
 """A sweep of 8 trials under ASHA on two cores, against the same 8 to the end one after another.
 
-    python -m benchmarks.sweep [STEPS of a trial]
+    python -m benchmarks.sweep sweep [STEPS of a trial]
+    python -m benchmarks.sweep alone [STEPS of a trial]
 
-Both as a person would start them. *busy*: processor time of all the sweep's processes over twice
-the wall time, from when two trials train until the last one ends. *wanted*: the share of that time
-in which the training processes ran or waited for a core that something else held; it says how much
-of both cores the sweep can use where nothing else runs.
+The sweep is timed as a person starts it, from the first import to the last line. The trials one
+after another are timed in one process that has imported everything, with both cores to each, which
+is less than eight times `srdet train` takes.
+
+*busy*: processor time of all the sweep's processes over twice the wall time, from when two trials
+train until the last one ends. *wanted*: the share of that time in which the training processes ran
+or waited for a core that something else held; it says how much of both cores the sweep can use
+where nothing else runs.
 """
 
 import os
@@ -122,27 +127,30 @@ def run_sweep(folder: Path, shard_folder: Path, steps: int) -> tuple[float, floa
 
 def run_one_after_another(folder: Path, shard_folder: Path, steps: int) -> float:
     """Wall seconds of the same trials as training runs of their own, to the end."""
+    from pipeline.train import configured, fit
+
     began = time.perf_counter()
     for number, point in enumerate(parse_space(SPACE).random(TRIALS, seed=0)):
         words = words_of({**fixed(steps), **point, "data.shards": str(shard_folder)})
         words.append(f"--run.out={folder / f'alone-{number}'}")
-        command = ["-m", "pipeline", "train", "--config", RECIPE, *words]
-        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+        fit(configured(["--config", str(ROOT / RECIPE), *words]))
     return time.perf_counter() - began
 
 
-def main(steps: int) -> None:
-    """Prints the two figures."""
+def main(part: str, steps: int) -> None:
+    """Prints the figures of one part."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
         data = write_shards(folder)
+        print(f"{TRIALS} trials of {steps} steps, {CORES} cores, load {os.getloadavg()[0]:.1f}")
+        if part == "alone":
+            print(f"one after another {run_one_after_another(folder, data, steps):.0f} s")
+            return
         swept, busy, wanted = run_sweep(folder, data, steps)
-        alone = run_one_after_another(folder, data, steps)
-    print(f"{TRIALS} trials of {steps} steps, {CORES} cores, load {os.getloadavg()[0]:.1f}")
-    print(f"sweep {swept:.0f} s, one after another {alone:.0f} s: {100 * swept / alone:.0f} %")
+    print(f"sweep {swept:.0f} s")
     print(f"both cores busy {100 * busy:.0f} % of the time, wanted {100 * wanted:.0f} %")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else STEPS)
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else STEPS)

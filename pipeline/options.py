@@ -17,7 +17,14 @@ class UsageError(ValueError):
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """A parser whose errors are one sentence with the nearest right name, not a page of usage."""
+    """A parser whose errors are one sentence with the nearest right name, not a page of usage.
+
+    It takes no short forms of options, nor do the parsers that it makes for nested settings: one
+    that works today is ambiguous after the next option.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (jsonargparse's own)
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises UsageError; the caller prints it."""
@@ -41,7 +48,6 @@ def run_function(
     parser = Parser(
         prog=f"srdet {name}",
         description=(function.__doc__ or "").split("\n")[0],
-        allow_abbrev=False,  # a short form that works today is ambiguous after the next option
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_function_arguments(

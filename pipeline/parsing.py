@@ -110,7 +110,6 @@ def _cli(arguments: list[str]) -> TrainCLI:
         parser_kwargs={
             "prog": "srdet train",
             "description": "Train a super-resolution network from shards.",
-            "allow_abbrev": False,
         },
         trainer_defaults={
             "logger": False,

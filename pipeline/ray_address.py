@@ -7,6 +7,10 @@ OWN = ("auto", "local")
 """Words that Ray takes for an address."""
 
 
+TRIES = {"RAY_NUM_REDIS_GET_RETRIES": "3"}
+"""Environment of who talks to a Ray that is there: it is asked so often, a second apart."""
+
+
 def check_address(address: str | None) -> None:
     """Whether anything answers there; Ray itself would try for minutes.
 

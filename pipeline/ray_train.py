@@ -23,7 +23,7 @@ import yaml
 from pipeline.index import load_index
 from pipeline.outcome import Trained, tell
 from pipeline.progress import console
-from pipeline.ray_address import check_address, unreachable
+from pipeline.ray_address import TRIES, check_address, unreachable
 from pipeline.resume import TERMINATED, resume_point, stop_file
 from pipeline.settings import RaySettings, RunSettings
 from pipeline.tracking import Run
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 Watching = Callable[["Setup"], Sequence[Any]]
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as future versions do, and without a warning
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the settings are the user's
     "RAY_DEDUP_LOGS": "0",
@@ -171,7 +170,7 @@ def connected(settings: RaySettings) -> Iterator[None]:
     """
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
-    for name, value in ENVIRONMENT.items():
+    for name, value in (ENVIRONMENT | ({} if address == "local" else TRIES)).items():
         os.environ.setdefault(name, value)
     import ray
 

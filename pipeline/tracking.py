@@ -40,8 +40,8 @@ from pipeline.recording.sender import Sender
 from pipeline.recording.store import AwayError, RefusedError
 
 __all__ = [
-    "Card", "Data", "Run", "close_children", "default_uri", "flatten", "open_command", "public_uri",
-    "start", "start_in", "sync",
+    "Card", "Data", "Run", "check_store", "close_children", "default_uri", "flatten",
+    "open_command", "public_uri", "start", "start_in", "sync",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -139,21 +139,36 @@ def _begin(place: Path, head: Head, uri: str, *, alone: bool) -> Run:
     return Run(uri, head.experiment_id, head.run_id or OFFLINE + head.key, Sender(journal, uri))
 
 
+def check_store(uri: str) -> None:
+    """Whether a store is there, unless it was chosen to go on without it.
+
+    Raises:
+        ConnectionError: it is not.
+    """
+    if not os.environ.get("SRDET_OFFLINE") and not answers(uri):
+        raise AwayError(f"{_away(uri)}. {_CHOICE}")
+
+
+_CHOICE = (
+    "Start it; or go on offline with SRDET_OFFLINE=1, and send the records later with `srdet "
+    "tracking sync`; or unset MLFLOW_TRACKING_URI to record into a file mlflow.db here"
+)
+
+
+def _away(uri: str) -> str:
+    return f"the MLflow server {public_uri(uri)} does not answer"
+
+
 def _make(delivery: Delivery, *, alone: bool) -> None:
     if os.environ.get("SRDET_OFFLINE"):
         return
-    where = public_uri(delivery.uri)
     try:
         if not answers(delivery.uri):
-            raise AwayError(f"the MLflow server {where} does not answer")
+            raise AwayError(_away(delivery.uri))
         delivery.open_run()
     except AwayError as error:
         if alone:
-            raise type(error)(
-                f"{error}. Start it; or go on offline with SRDET_OFFLINE=1, and send the records "
-                "later with `srdet tracking sync`; or unset MLFLOW_TRACKING_URI to record into a "
-                "file mlflow.db here"
-            ) from None
+            raise type(error)(f"{error}. {_CHOICE}") from None
         logger.warning("%s; '%s' goes on without it", error, delivery.journal.head.name)
 
 
@@ -163,7 +178,7 @@ def _go_on(place: Path) -> Run | None:
     uri = store_of(journal)
     try:
         if not answers(uri):
-            raise AwayError(f"the MLflow server {public_uri(uri)} does not answer")
+            raise AwayError(_away(uri))
         Delivery(journal, uri).open_run(resumed=True)
     except AwayError as error:
         logger.warning("%s; the run goes on, its records wait in %s", error, place)

@@ -9,6 +9,7 @@ as net.safetensors and its settings as best.yaml, which ``srdet train --config``
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,7 +127,8 @@ def tune(
         out: folder of the sweep, on a disk that all machines of a cluster share.
         resume: go on with the sweep in out.
         dry: only check all settings, and say what would be run.
-        address: of a running Ray cluster, such as head:6379; an embedded Ray without it.
+        address: of a running Ray cluster, such as head:6379; without it RAY_ADDRESS, and without
+            that an embedded Ray.
         seed: of the draws.
         name: how the sweep is called in MLflow; the out folder's name without it.
         experiment: MLflow experiment.
@@ -138,7 +140,7 @@ def tune(
     Raises:
         ValueError: settings that do not fit, or no trial that came to a result.
         FileExistsError: out holds a sweep, and resume is off.
-        ConnectionError: no Ray answers at the address.
+        ConnectionError: no Ray answers at the address, or the MLflow server does not.
     """
     from pipeline.sweeps.checks import check
     from pipeline.sweeps.running import Strategy
@@ -153,10 +155,13 @@ def tune(
         "search": search, "scheduler": asdict(scheduler), "seed": seed,
     }  # fmt: skip
     _check_folder(out, definition, resume=resume)
+    address = address or os.environ.get("RAY_ADDRESS")
     check_address(address)
+    if not resume:
+        tracking.check_store(tracking.default_uri())
     say("checking every setting against the training parser ...")
     base = base_words(train, fixed, shards)
-    checked = check(searched, base, objective, scheduler, detection)
+    checked = check(searched, base, objective, scheduler, detection, lpips)
     if register:
         check_name(tracking.default_uri(), register, kind="network", scale=checked.scale)
     count = len(listed) if listed is not None else trials

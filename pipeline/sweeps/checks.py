@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.sweeps.settings import GainStudy, Mode, Scheduler
+from pipeline.sweeps.settings import GainStudy, Lpips, Mode, Scheduler
 from pipeline.sweeps.space import Point, Space
 from pipeline.sweeps.words import words_of
 from pipeline.train import Setup, configured, period
@@ -43,6 +43,7 @@ def check(
     objective: Mapping[str, Mode],
     scheduler: Scheduler,
     study: GainStudy | None,
+    lpips: Lpips,
 ) -> Checked:
     """Runs every extreme of every setting through the real parser, and builds its network.
 
@@ -66,6 +67,8 @@ def check(
         _check_mutations(space, base, scheduler.mutate)
     if set(objective) & set(STUDIED):
         _check_study(study, start.data.scale)
+    if LPIPS in objective:
+        _check_lpips(lpips)
     start.data.setup("fit")
     return Checked(_validations(start), metrics, start.data.scale)
 
@@ -110,6 +113,19 @@ def _check_study(study: GainStudy | None, scale: int) -> None:
             "detection: its coco, images and detector"
         )
     study_pictures(study, scale)
+
+
+def _check_lpips(settings: Lpips) -> None:
+    """Opens its network, or downloads it now rather than in the first trial."""
+    from pipeline.sweeps.objectives import LpipsScore
+
+    try:
+        LpipsScore(settings)
+    except OSError as error:
+        raise type(error)(
+            f"objective: {LPIPS} is measured by {settings.backbone}'s features: {error}; name a "
+            "file of them in lpips.weights"
+        ) from error
 
 
 def _check_mutations(space: Space, base: Sequence[str], mutate: Sequence[str]) -> None:

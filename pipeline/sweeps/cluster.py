@@ -7,12 +7,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pipeline.ray_address import unreachable
+from pipeline.ray_address import TRIES, unreachable
 from pipeline.sweeps.settings import Resources
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_worker_niceness": "0",  # at Ray's 15, trials stand still while anything else runs
     "RAY_AIR_NEW_OUTPUT": "0",  # its table of settings, even where it should say nothing
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -30,10 +29,13 @@ STORE = 256 * 2**20
 def connected(address: str | None) -> Iterator[None]:
     """A Ray to work with; an embedded one ends with the block.
 
+    Args:
+        address: of one that runs; None starts one, whatever else runs on this machine.
+
     Raises:
         ConnectionError: Ray does not start, or nothing answers at the address.
     """
-    for name, value in ENVIRONMENT.items():
+    for name, value in (ENVIRONMENT | (TRIES if address else {})).items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -45,8 +47,8 @@ def connected(address: str | None) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(
-                address=address, include_dashboard=None if address else False, log_to_driver=False,
-                logging_level="ERROR", **own,
+                address=address or "local", include_dashboard=None if address else False,
+                log_to_driver=False, logging_level="ERROR", **own,
             )  # fmt: skip
     except (ConnectionError, RuntimeError) as error:
         raise ConnectionError(unreachable(address, error)) from error

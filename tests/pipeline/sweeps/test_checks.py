@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from torchvision.models import alexnet
 
 from pipeline.train import CONF
 from pipeline.tune import main
@@ -34,6 +35,14 @@ def study(tmp_path, paint_noise):
     return ["--detection.coco", str(path), "--detection.images", str(tmp_path / "study")]
 
 
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """AlexNet's features, untrained, so that LPIPS need fetch nothing."""
+    path = tmp_path_factory.mktemp("alex") / "alex.safetensors"
+    save_file(alexnet().features.state_dict(), path)
+    return ["--lpips.weights", str(path)]
+
+
 def dry(config: Path, shards: Path, out: Path, *more: str) -> None:
     main(["--config", str(config), "--shards", str(shards), "--out", str(out), "--dry", *more])
 
@@ -45,7 +54,7 @@ def test_the_sweeps_that_the_docs_name_are_there():
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.stem)
 def test_every_shipped_sweep_passes_the_commands_own_checks(
-    sweep, shards, vgg, study, tmp_path, capsys, monkeypatch
+    sweep, shards, vgg, features, study, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)  # its recipes are found from anywhere
     settings = yaml.safe_load(sweep.read_text())
@@ -58,7 +67,8 @@ def test_every_shipped_sweep_passes_the_commands_own_checks(
         fixed["model.init_args.arch_args.blocks"] = 1
     config = tmp_path / "sweep.yaml"
     config.write_text(yaml.safe_dump(settings))
-    dry(config, shards, tmp_path / "out", *(study if "detection" in settings else []))
+    more = [*(study if "detection" in settings else []), *features]
+    dry(config, shards, tmp_path / "out", *more)
     assert "every setting fits" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -80,6 +90,10 @@ BASE = {
             {"space": {"model.init_args.optimisation.learnin_rate": {"choice": [1.0e-3]}}},
             "did you mean 'optimisation.learning_rate'",
         ),
+        (  # no short forms: the recipe of the best trial would hold one
+            {"space": {"model.init_args.optimisation.warmu": {"choice": [10]}}},
+            "did you mean 'optimisation.warmup'",
+        ),
         (
             {"space": {"model.init_args.arch_args.featurs": {"choice": [8]}}},
             "did you mean 'features'",
@@ -90,6 +104,10 @@ BASE = {
         ({"space": {"run.out": {"choice": ["a"]}}}, "every trial has its own"),
         ({"objective": {"val/psnr": "max"}}, r"'val/psnr'; did you mean 'val/psnr_y'.*val/ssim_y"),
         ({"objective": {"detect/gain_low": "max"}}, "say which under detection"),
+        (
+            {"objective": {"val/lpips": "min"}, "lpips": {"weights": "nothing.pth"}},
+            "measured by alex's features.*nothing.pth.*lpips.weights",
+        ),
         ({"scheduler": {"kind": "ahsa"}}, "did you mean 'asha'"),
         (
             {
@@ -114,6 +132,20 @@ def test_what_training_would_refuse_is_refused_before_the_first_trial(
     config.write_text(yaml.safe_dump({**BASE, **wrong, "fixed": fixed}))
     with pytest.raises((ValueError, OSError), match=said):
         dry(config, shards, tmp_path / "out")
+
+
+def test_a_server_that_does_not_answer_is_said_before_anything_else_and_without_its_password(
+    shards, tmp_path, monkeypatch, capsys
+):
+    config = tmp_path / "sweep.yaml"
+    config.write_text(yaml.safe_dump(BASE))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:hunter2@127.0.0.1:9")
+    with pytest.raises(
+        ConnectionError, match=r"127\.0\.0\.1:9 does not answer.*SRDET_OFFLINE=1"
+    ) as no:
+        dry(config, shards, tmp_path / "out")
+    assert "hunter2" not in str(no.value)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_folder_of_another_sweep_is_refused_with_what_differs(shards, tmp_path):
