@@ -81,16 +81,17 @@ class Meter:
         return sum(self.used.values()), self.wanted
 
     def _look_at(self, process: psutil.Process, passed: float) -> None:
-        used = waited = 0
+        ran = stood = 0
         try:
             trains = process.cmdline()[0].startswith("ray::")
+            times = process.cpu_times()  # of threads that have ended, too
             for thread in Path(f"/proc/{process.pid}/task").iterdir():
-                ran, stood, _ = map(int, (thread / "schedstat").read_text().split())
-                used, waited = used + ran, waited + stood
+                each, waited, _ = map(int, (thread / "schedstat").read_text().split())
+                ran, stood = ran + each, stood + waited
         except (OSError, ValueError, IndexError, psutil.Error):
             return
-        self.used[process.pid] = used / 1e9
-        asked = (used + waited) / 1e9
+        self.used[process.pid] = times.user + times.system
+        asked = (ran + stood) / 1e9
         if trains:  # a trial has one core: what more its threads ask for is no use of the other
             self.wanted += min(passed, max(0.0, asked - self.asked.get(process.pid, asked)))
         self.asked[process.pid] = asked
