@@ -48,26 +48,28 @@ def _leave(
     assert trial.net is not None
     with atomic_file(folder / f"{net}.safetensors") as temporary:
         shutil.copyfile(trial.net, temporary)
-    text = recipe_text(trial, train=train, fixed=fixed, plan=plan)
-    with atomic_file(folder / f"{config}.yaml") as temporary:
+    path = folder / f"{config}.yaml"
+    text = recipe_text(trial, path, train=train, fixed=fixed, plan=plan)
+    with atomic_file(path) as temporary:
         temporary.write_text(text)
 
 
 def recipe_text(
-    trial: Ended, *, train: Sequence[Path], fixed: Mapping[str, Any], plan: Plan
+    trial: Ended, path: Path, *, train: Sequence[Path], fixed: Mapping[str, Any], plan: Plan
 ) -> str:
-    """A trial's settings as a file for ``srdet train --config``, headed like a recipe."""
+    """A trial's settings as the file ``path`` for ``srdet train --config``, headed as a recipe."""
     scores = ", ".join(f"{metric} {trial.metrics[metric]:.5g}" for metric in plan.objective)
     found = ", ".join(f"{plan.labels[key]} {value}" for key, value in trial.point.items())
-    files = ", ".join(path.name for path in train)
+    files = ", ".join(each.name for each in train)
     head = [
         f"# {trial.name} of the sweep {plan.out.name}: {found}.",
         "#",
-        f"# Command    srdet train --config {plan.out / 'best.yaml'} --data.shards SHARDS",
+        f"# Command    srdet train --config {path} --data.shards SHARDS",
         f"# Expected   {scores} after {trial.validations} validations",
         f"# Source     {files}, and what the sweep found",
     ]
-    settings = recipe(train, {**fixed, **trial.point, "run.out": f"runs/{plan.out.name}-best"})
+    out = f"runs/{plan.out.name}-{path.stem}"
+    settings = recipe(train, {**fixed, **trial.point, "run.out": out})
     return "\n".join([*head, yaml.safe_dump(settings, sort_keys=False)])
 
 

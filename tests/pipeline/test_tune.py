@@ -93,6 +93,9 @@ def test_two_objectives_are_searched_by_optuna_and_leave_their_pareto_set(shards
     left = {path.stem for path in (tmp_path / "sweep" / "pareto").glob("*.safetensors")}
     assert left == names
     assert (tmp_path / "sweep" / "pareto.png").exists()
+    for name in names:
+        recipe = tmp_path / "sweep" / "pareto" / f"{name}.yaml"
+        assert f"--config {recipe} " in recipe.read_text()
 
 
 @slow
