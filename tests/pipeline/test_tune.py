@@ -141,6 +141,44 @@ def test_two_processes_train_each_trial_together_and_a_laggard_of_them_is_stoppe
     assert not list((tmp_path / "sweep").glob("trial-*/stop"))
 
 
+FAILING = """
+import os
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+
+class FailOnce(pl.Callback):
+    def on_train_batch_start(self, trainer, *_):
+        once = Path(os.environ["FAILED_ONCE"])
+        if trainer.global_step == 5 and not once.exists():
+            once.touch()
+            raise OSError("the disk went away")
+"""
+
+
+@slow
+def test_a_failed_trial_goes_on_from_its_checkpoint_in_the_run_that_it_had_begun(
+    shards, store, tmp_path, monkeypatch
+):
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(CONF.parent)]))
+    monkeypatch.setenv("FAILED_ONCE", str(tmp_path / "failed"))
+    swept = tune(
+        [CONF / "experiment" / "srresnet_small.yaml"], {RATE: {"grid": [1e-3]}}, search="grid",
+        shards=str(shards), fixed={**TINY, "trainer.callbacks": [{"class_path": "failing.FailOnce"}]},
+        out=tmp_path / "sweep", experiment="failed once", retries=1,
+    )  # fmt: skip
+    assert (tmp_path / "failed").exists()
+    assert [(each.state, each.validations) for each in swept.trials] == [("finished", 3)]
+    client, _, trials = runs_of(store, "failed once")
+    (run,) = trials.values()
+    assert run.info.status == "FINISHED"
+    steps = [p.step for p in client.get_metric_history(run.info.run_id, "train/loss")]
+    assert sorted(steps) == [1, 2, 3, 4, 5, 6]  # the fifth was not made before the failure
+
+
 @slow
 def test_a_killed_sweep_goes_on_and_loses_at_most_one_reporting_period(shards, store, tmp_path):
     every = 5
