@@ -167,8 +167,8 @@ def test_a_failed_trial_goes_on_from_its_checkpoint_in_the_run_that_it_had_begun
     monkeypatch.setenv("FAILED_ONCE", str(tmp_path / "failed"))
     swept = tune(
         [CONF / "experiment" / "srresnet_small.yaml"], {RATE: {"grid": [1e-3]}}, search="grid",
-        shards=str(shards), fixed={**TINY, "trainer.callbacks": [{"class_path": "failing.FailOnce"}]},
-        out=tmp_path / "sweep", experiment="failed once", retries=1,
+        shards=str(shards), out=tmp_path / "sweep", experiment="failed once", retries=1,
+        fixed={**TINY, "trainer.callbacks": [{"class_path": "failing.FailOnce"}]},
     )  # fmt: skip
     assert (tmp_path / "failed").exists()
     assert [(each.state, each.validations) for each in swept.trials] == [("finished", 3)]

@@ -113,7 +113,7 @@ def test_ray_tune_reserves_a_share_of_a_gpu_a_whole_one_or_only_who_waits_for_a_
 ):
     plan = SimpleNamespace(workers=workers, threads=4, gpus=gpus)
     trainable = tune.with_resources(lambda config: None, bundles(plan))
-    assert trainable._resources().bundles == bundles_of_it
+    assert trainable._resources.bundles == bundles_of_it
 
 
 @pytest.mark.parametrize(
