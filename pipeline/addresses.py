@@ -55,6 +55,11 @@ def runs_page(uri: str, experiment_id: str) -> str:
     return f"{base}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
+def run_page(experiment_id: str, run_id: str) -> str:
+    """A run's page, as texts link to it that are themselves shown by MLflow."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}"
+
+
 def is_server(uri: str) -> bool:
     """Whether a store is reached over http(s) rather than in a file."""
     return uri.startswith(("http://", "https://"))

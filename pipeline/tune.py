@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from pipeline import tracking
-from pipeline.addresses import is_server, open_command, without_credentials
+from pipeline.addresses import is_server, open_command, run_page, without_credentials
 from pipeline.files import atomic_file
 from pipeline.options import run_function
 from pipeline.ray_address import check_address
@@ -263,7 +263,7 @@ def _conclude(
     register: str | None,
 ) -> Swept:
     """What the sweep leaves: table, plots, the best network and its recipe, marks on the trials."""
-    from pipeline.sweeps.leave import leave_networks, mark_trials, register_best
+    from pipeline.sweeps.leave import leave_networks, mark_trials, register_best, trial_runs
     from pipeline.sweeps.plots import plots
 
     objective, out, best = plan.objective, plan.out, standing.best
@@ -276,10 +276,12 @@ def _conclude(
         run.figure(figure, f"plots/{title}.png")
     run.metrics({f"best/{metric}": best.metrics[metric] for metric in objective})
     run.tags({"best": best.name})
-    run.describe(story(standing, objective, plan.labels))
+    runs = trial_runs(run)
+    pages = {trial: run_page(run.experiment_id, run_id) for trial, run_id in runs.items()}
+    run.describe(story(standing, objective, plan.labels, pages))
     leave_networks(standing, run, train=train, fixed=fixed, plan=plan)
     register_best(standing, run, register, plan)
-    mark_trials(standing, run)
+    mark_trials(standing, run, runs)
     print_table(table, objective, Console())
     for line in failures(standing.trials):
         say(line)

@@ -94,20 +94,24 @@ def register_best(standing: Standing, run: Run, name: str | None, plan: Plan) ->
         run.model(packed, card)
 
 
-def mark_trials(standing: Standing, run: Run) -> None:
-    """Rank, state and, of the best, the word best, as tags of the trials' runs."""
+def trial_runs(run: Run) -> dict[str, str]:
+    """Name of a trial -> id of its run; none where the store does not answer."""
     if not answers(run.uri):
         logger.warning("MLflow does not answer: the trials' runs are not marked with their ranks")
-        return
+        return {}
     below = f"tags.`mlflow.parentRunId` = '{run.stored_id}'"
-    found = {
+    return {
         child.info.run_name.partition(":")[0]: child.info.run_id
         for child in run.client.search_runs([run.experiment_id], below)
     }
+
+
+def mark_trials(standing: Standing, run: Run, runs: Mapping[str, str]) -> None:
+    """Rank, state and, of the best, the word best, as tags of the trials' runs."""
     for rank, each in enumerate(standing.trials, start=1):
-        if each.name in found:
+        if each.name in runs:
             for key, value in _marks(each, rank, standing).items():
-                run.client.set_tag(found[each.name], key, value)
+                run.client.set_tag(runs[each.name], key, value)
 
 
 def _marks(trial: Ended, rank: int, standing: Standing) -> dict[str, str]:

@@ -181,9 +181,25 @@ def failures(trials: Iterable[Ended]) -> list[str]:
     return [f"{each.name} failed: {each.error}" for each in trials if each.state == "failed"]
 
 
-def story(standing: Standing, objective: Mapping[str, Mode], labels: Mapping[str, str]) -> str:
-    """The sweep in Markdown, as its page in MLflow shows it."""
+def story(
+    standing: Standing,
+    objective: Mapping[str, Mode],
+    labels: Mapping[str, str],
+    pages: Mapping[str, str],
+) -> str:
+    """The sweep in Markdown, as its page in MLflow shows it.
+
+    Args:
+        standing: of the trials.
+        objective: metric -> max or min.
+        labels: setting -> short name.
+        pages: name of a trial -> address of its run, for those that have one.
+    """
     best = standing.best
+
+    def linked(trial: Ended) -> str:
+        return f"[{trial.name}]({pages[trial.name]})" if trial.name in pages else trial.name
+
     aims = ", ".join(f"{metric} ({mode})" for metric, mode in objective.items())
     scores = ", ".join(f"{metric} {best.metrics[metric]:.5g}" for metric in objective)
     settings = [f"- `{key}`: {shown(value)}" for key, value in best.point.items()]
@@ -195,7 +211,7 @@ def story(standing: Standing, objective: Mapping[str, Mode], labels: Mapping[str
         f"Sweep of {len(standing.trials)} trials by {aims}: {counts['finished']} finished, "
         f"{counts['stopped']} stopped early, {counts['failed']} failed.",
         "",
-        f"**Best: {best.name}**, {scores}",
+        f"**Best: {linked(best)}**, {scores}",
         "",
         *settings,
         "",
@@ -205,5 +221,5 @@ def story(standing: Standing, objective: Mapping[str, Mode], labels: Mapping[str
     for each in standing.trials[:20]:
         point = [shown(each.point[key]) if key in each.point else "" for key in labels]
         values = [f"{each.metrics[m]:.5g}" if m in each.metrics else "" for m in objective]
-        lines.append("| " + " | ".join([each.name, *point, *values, each.state]) + " |")
+        lines.append("| " + " | ".join([linked(each), *point, *values, each.state]) + " |")
     return "\n".join([*lines, "", *failures(standing.trials)])

@@ -40,7 +40,10 @@ def test_a_failed_trial_never_wins_and_stands_last_with_its_reason():
     assert failures(trials) == [
         "trial-002 failed: ValueError: boom", "trial-003 failed: OSError: no shards",
     ]  # fmt: skip
-    assert "| trial-004 | 0.01 | 29 | finished |" in story(standing, {"val/psnr_y": "max"}, LABELS)
+    pages = {"trial-004": "#/experiments/1/runs/abc"}
+    told = story(standing, {"val/psnr_y": "max"}, LABELS, pages)
+    assert "| [trial-004](#/experiments/1/runs/abc) | 0.01 | 29 | finished |" in told
+    assert "| trial-003 | 0.01 |  | failed |" in told
 
 
 def test_smaller_is_better_where_the_mode_says_so():
