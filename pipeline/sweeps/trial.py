@@ -134,7 +134,7 @@ def words_for(plan: Plan, point: Point, folder: Path) -> list[str]:
     return [*words, f"--run.name={folder.name}: {title}"]
 
 
-def kept(config: Mapping[str, Any]) -> dict[str, int]:
+def kept(config: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint before each validation and no other."""
     return {"checkpoint_every": period(config), "keep_last": 1}
 
