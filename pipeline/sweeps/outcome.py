@@ -161,7 +161,8 @@ def print_table(table: Sequence[Row], objective: Mapping[str, Mode], console: Co
     columns = [key for key in table[0] if key not in hidden]
     for key in columns:
         text = key in ("trial", "state")
-        shown_as.add_column(key.replace("_", " "), justify="left" if text else "right")
+        title = key if key in objective else key.replace("_", " ")
+        shown_as.add_column(title, justify="left" if text else "right")
     for row in table:
         cells = [_cell(key, row[key], objective) for key in columns]
         shown_as.add_row(*cells, style="bold" if row["best"] else "")
