@@ -28,7 +28,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with _full_disk_named(path):
+        with full_disk_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with temporary.open("rb+") as written:
@@ -53,13 +53,13 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     _check_place(path, overwrite=overwrite)
     place = path.resolve()  # of a link, the folder that it points to is replaced
-    with _full_disk_named(path):
+    with full_disk_named(path):
         place.parent.mkdir(parents=True, exist_ok=True)
         made = tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent)
     temporary = Path(made)
     temporary.chmod(0o755)
     try:
-        with _full_disk_named(path):
+        with full_disk_named(path):
             yield temporary
         _swap(temporary, place)
     finally:
@@ -95,7 +95,12 @@ def _swap(new: Path, place: Path) -> None:
 
 
 @contextlib.contextmanager
-def _full_disk_named(path: Path) -> Iterator[None]:
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Says in words that the disk filled up while ``path`` was written.
+
+    Raises:
+        NoSpaceError: it did.
+    """
     try:
         yield
     except OSError as error:

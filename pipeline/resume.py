@@ -41,7 +41,7 @@ class WholeFiles(TorchCheckpointIO):
     Training goes on while a file is written: the state is copied first, on the device where it is,
     which the next step waits for by itself. A copy is in memory until its file has taken its place;
     the next one waits for that, and so does the end of ``fit``, however it comes. What goes wrong
-    in writing is raised then.
+    in writing is raised then, and by ``check``, which the trainer's next step calls.
 
     Args:
         keep: files to keep.
@@ -84,6 +84,15 @@ class WholeFiles(TorchCheckpointIO):
         if writing is not None:
             writing.result()
 
+    def check(self) -> None:
+        """Says what went wrong in writing as soon as it is known; waits for nothing.
+
+        Raises:
+            NoSpaceError: the disk is full.
+        """
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
     def teardown(self) -> None:
         """Called by the trainer when it ends, by itself, by an error or by a signal."""
         self.wait()
@@ -100,14 +109,22 @@ class KeepLast(Checkpoint):
     Args:
         folder: of the run.
         every: steps between two checkpoints.
+        files: the trainer's; a full disk ends the run with the next step, not with the next
+            checkpoint, so that no more work is lost than need be.
         resumed: the checkpoint that the run goes on from.
         asked: a file that stands for SIGTERM, where processes get no signals.
     """
 
     def __init__(
-        self, folder: Path, every: int, *, resumed: Path | None = None, asked: Path | None = None
+        self,
+        folder: Path,
+        every: int,
+        *,
+        files: WholeFiles,
+        resumed: Path | None = None,
+        asked: Path | None = None,
     ) -> None:
-        self.path, self.every = folder / LAST, every
+        self.path, self.every, self._files = folder / LAST, every, files
         self._resumed, self._asked = resumed, asked
         self._step = self._written = -1
         self._asked_to_end = False
@@ -155,7 +172,9 @@ class KeepLast(Checkpoint):
 
         Raises:
             SystemExit: SIGTERM came, with status 143.
+            NoSpaceError: the disk was full for the last checkpoint.
         """
+        self._files.check()
         step, before = trainer.global_step, self._step
         if step == before and not ends(trainer):
             return  # gradients of this batch wait for those of the next

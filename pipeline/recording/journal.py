@@ -8,6 +8,7 @@
 A process that is killed leaves a journal that another one sends: nothing is only in memory.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
-from pipeline.files import atomic_file
+from pipeline.files import NoSpaceError, atomic_file, full_disk_named
 
 HEAD, RECORDS, SENT, FILES, LOCK = "run.json", "records.jsonl", "sent.json", "files", ".lock"
 CHUNK = 2**20
@@ -114,28 +115,53 @@ class Journal:
         _write_json(self.folder / HEAD, asdict(self.head))
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Adds one entry; it is on disk when this returns, whatever becomes of the process."""
+        """Adds one entry; it is on disk when this returns, whatever becomes of the process.
+
+        Raises:
+            NoSpaceError: the disk is full; nothing was added.
+        """
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
         with self._mutex:
-            self._file.write(line)
+            with full_disk_named(self.folder / RECORDS):
+                self._write_line(line)
             self._size += len(line)
             self._note(entry)
 
-    def place(self, name: str) -> Path:
-        """A path of that name in a new folder of its own, for a file that is to be sent."""
+    def _write_line(self, line: bytes) -> None:
+        """All of it or nothing: where a disk fills up, a write may take the first half only."""
+        left = memoryview(line)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.truncate(self._size)
+            raise
+
+    @contextlib.contextmanager
+    def place(self, name: str) -> Iterator[Path]:
+        """A path of that name in a new folder of its own, to write a file that is to be sent.
+
+        Raises:
+            NoSpaceError: the disk is full; the folder is gone.
+        """
         with self._mutex:
             self._files += 1
             folder = self.folder / FILES / str(self._files)
-        folder.mkdir()
-        return folder / name
+        try:
+            with full_disk_named(folder / name):
+                folder.mkdir()
+                yield folder / name
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def keep(self, path: Path) -> str:
         """Takes a file, or folder, as it is now; returns what ``file`` finds it by."""
-        kept = self.place(path.name)
-        if path.is_dir():
-            shutil.copytree(path, kept)
-        else:
-            link(path, kept)
+        with self.place(path.name) as kept:
+            if path.is_dir():
+                shutil.copytree(path, kept)
+            else:
+                link(path, kept)
         return self.ticket(kept)
 
     def ticket(self, path: Path) -> str:
@@ -154,12 +180,12 @@ class Journal:
         """Notes that the store has everything up to ``end``, and removes the files sent."""
         with self._mutex:
             self._offset = end
-            if end == self._size >= LONG:
-                self._write_sent(0)
+            begin_anew = end == self._size >= LONG
+            if not self._write_sent(0 if begin_anew else end):
+                return
+            if begin_anew:
                 self._file.truncate(0)
                 self._offset = self._size = 0
-            else:
-                self._write_sent(end)
         for ticket in (entry["file"] for entry in entries if "file" in entry):
             shutil.rmtree(self.file(ticket).parent, ignore_errors=True)
 
@@ -180,9 +206,15 @@ class Journal:
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def _write_sent(self, offset: int) -> None:
+    def _write_sent(self, offset: int) -> bool:
+        """False where the disk is full: like after a power cut, a later process sends it again."""
         sent = {"offset": offset, "steps": self.steps, "ended": self.ended}
-        _write_json(self.folder / SENT, sent, durable=False)
+        try:
+            with full_disk_named(self.folder / SENT):
+                _write_json(self.folder / SENT, sent, durable=False)
+        except NoSpaceError:
+            return False
+        return True
 
     def _note(self, entry: Mapping[str, Any]) -> None:
         self.ended = "end" in entry

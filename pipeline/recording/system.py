@@ -4,6 +4,7 @@ import contextlib
 import time
 from typing import Any
 
+from pipeline.files import NoSpaceError
 from pipeline.recording.journal import Journal
 
 EVERY_S = 10.0
@@ -43,7 +44,8 @@ class Gauges:
             values |= {PREFIX + key: float(v) for key, v in monitor.aggregate_metrics().items()}
             monitor.clear_metrics()
         now = int(time.time() * 1000)
-        self._journal.append({"metrics": values, "step": self._step, "time": now})
+        with contextlib.suppress(NoSpaceError):  # the run itself says so, where it needs room
+            self._journal.append({"metrics": values, "step": self._step, "time": now})
         self._step += 1
 
 

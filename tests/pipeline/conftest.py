@@ -1,13 +1,20 @@
 """Small real things that the tests of this room share: shards, a store, the words of a tiny run."""
 
+import contextlib
 import http.server
 import os
 import re
+import signal
 import socket
 import subprocess
+import sys
 import threading
+import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +116,92 @@ def store(_one_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of the session's MLflow store, which is also the default one."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", _one_store)
     return _one_store
+
+
+@dataclass(frozen=True)
+class TrackingServer:
+    """A real MLflow server: a process that has started others, all in one session."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def until_healthy(self, log: Path) -> None:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, log.read_text()
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"{self.address}/health", timeout=5),
+            ):
+                return
+            time.sleep(0.2)
+        pytest.fail(f"the server did not start:\n{log.read_text()}")
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """Ends it by a signal, and by the one that nobody can ignore where that is not enough."""
+        for number in (how, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(20)
+                return
+
+
+@pytest.fixture(scope="session")
+def serving(
+    free_port: Callable[[], int],
+) -> Callable[..., AbstractContextManager[TrackingServer]]:
+    """``with serving(folder) as served``: an MLflow server over sqlite, or over another store."""
+
+    @contextlib.contextmanager
+    def serve(folder: Path, backend: str = "") -> Iterator[TrackingServer]:
+        port, log = free_port(), folder / "server.log"
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command += ["--workers", "1", "--port", str(port)]
+        command += ["--backend-store-uri", backend or f"sqlite:///{folder / 'served.db'}"]
+        command += ["--artifacts-destination", str(folder / "artifacts")]
+        with log.open("w") as said:
+            process = subprocess.Popen(
+                command, cwd=folder, stdout=said, stderr=said, start_new_session=True
+            )
+        served = TrackingServer(process, port)
+        try:
+            served.until_healthy(log)
+            yield served
+        finally:
+            served.stop()
+
+    return serve
+
+
+KILLING = """\
+import os, signal
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+
+class KillOnce(pl.Callback):
+    # kill -9 of rank 1 between the gradients and the step of the fifth step
+
+    def on_after_backward(self, trainer, *_):
+        once = Path(os.environ["MARKS"], "killed")
+        if trainer.global_rank == 1 and trainer.global_step == 4 and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def killing(tmp_path: Path) -> dict[str, str]:
+    """Of the environment, for processes that shall know the callback ``killing.KillOnce``."""
+    (tmp_path / "killing.py").write_text(KILLING)
+    root = Path(__file__).parents[2]
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)]), "MARKS": str(tmp_path)}
 
 
 TINY = """\

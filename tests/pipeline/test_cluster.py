@@ -130,5 +130,5 @@ def test_a_slurm_job_that_is_stopped_saves_queues_again_and_goes_on(
     second = subprocess.run(command, timeout=280, check=False, **settings)
     assert second.returncode == 0, second.stderr
     assert "trained: 7 steps, 28 images" in second.stderr + second.stdout  # of two ranks, once each
-    run = json.loads((tmp_path / "runs" / "4711" / "run.json").read_text())
+    run = json.loads((tmp_path / "runs" / "4711" / "record" / "run.json").read_text())
     assert run["uri"] == store

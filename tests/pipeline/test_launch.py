@@ -1,7 +1,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,12 +99,12 @@ def test_other_words_go_to_the_foreign_command_of_that_name_and_it_is_said(capsy
     assert "usage: lightning run" in capsys.readouterr().out
 
 
-def test_the_launcher_ends_with_the_status_of_the_first_rank_that_failed(tmp_path):
+def test_the_launcher_ends_with_the_status_of_the_first_rank_that_failed(tmp_path, free_port):
     script = tmp_path / "fails.py"
     script.write_text("import os, sys\nsys.exit(5 if os.environ['RANK'] == '1' else 0)\n")
     command = [str(SCRIPTS / "lightning"), "run", "--accelerator", "cpu", "--devices", "2"]
     done = subprocess.run(
-        [*command, "--main-port", free_port(), str(script)], capture_output=True, text=True,
+        [*command, "--main-port", str(free_port()), str(script)], capture_output=True, text=True,
         timeout=120,
     )  # fmt: skip
     assert done.returncode == 5
@@ -125,12 +124,6 @@ class Dump(pl.Callback):
         weights = {k: v for k, v in pl_module.named_parameters() if "averaged" not in k}
         torch.save(weights, f"rank{trainer.global_rank}.pt")
 """
-
-
-def free_port() -> str:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return str(bound.getsockname()[1])
 
 
 def launched(launcher: list[str], words: list[str], folder: Path, store: str) -> None:
@@ -171,19 +164,23 @@ def words(tiny: Callable[..., list[str]], tmp_path: Path) -> Callable[..., list[
     return lambda *, gan: tiny(*more, "--run.checkpoint_every", "2", gan=gan)
 
 
-def test_lightning_run_trains_one_adversarial_run_in_a_world_of_two(words, tmp_path, store):
+def test_lightning_run_trains_one_adversarial_run_in_a_world_of_two(
+    words, tmp_path, store, free_port
+):
     lightning = [str(SCRIPTS / "lightning"), "run", "--accelerator", "cpu", "--devices", "2"]
-    launched([*lightning, "--main-port", free_port()], words(gan=True), tmp_path, store)
+    launched([*lightning, "--main-port", str(free_port())], words(gan=True), tmp_path, store)
     one_run_of_two(tmp_path, store, "lightning run", gan=True)
 
 
 @pytest.mark.slow
-def test_torchrun_trains_one_run_in_a_world_of_two_and_resumes_it(words, tmp_path, store):
+def test_torchrun_trains_one_run_in_a_world_of_two_and_resumes_it(
+    words, tmp_path, store, free_port
+):
     torchrun = [str(SCRIPTS / "torchrun"), "--nproc_per_node", "2", "--master_port"]
-    launched([*torchrun, free_port()], words(gan=False), tmp_path, store)
+    launched([*torchrun, str(free_port())], words(gan=False), tmp_path, store)
     one_run_of_two(tmp_path, store, "torchrun", gan=False)
     more = [*words(gan=False), "--trainer.max_steps", "5"]
-    launched([*torchrun, free_port()], more, tmp_path, store)
+    launched([*torchrun, str(free_port())], more, tmp_path, store)
     assert read_provenance(tmp_path / "run" / "net.safetensors")["steps"] == 5
 
 

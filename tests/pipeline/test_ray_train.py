@@ -24,20 +24,10 @@ SCRIPTS = Path(sys.executable).parent
 Words = Callable[..., list[str]]
 
 CALLBACKS = """
-import os, signal
+import os
 from pathlib import Path
 
 import pytorch_lightning as pl
-
-
-class KillOnce(pl.Callback):
-    '''kill -9 of rank 1 between the gradients and the step of the fifth step.'''
-
-    def on_after_backward(self, trainer, *_):
-        once = Path(os.environ["MARKS"], "killed")
-        if trainer.global_rank == 1 and trainer.global_step == 4 and not once.exists():
-            once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Places(pl.Callback):
@@ -51,12 +41,11 @@ class Places(pl.Callback):
 
 
 @pytest.fixture
-def environment(tmp_path: Path, store: str) -> dict[str, str]:
-    """Of a command whose workers know the callbacks above."""
+def environment(tmp_path: Path, store: str, killing: dict[str, str]) -> dict[str, str]:
+    """Of a command whose workers know the callbacks above, and ``killing.KillOnce``."""
     (tmp_path / "marking.py").write_text(CALLBACKS)
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    own = {"PYTHONPATH": path, "MARKS": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    return {**os.environ, **own, "MLFLOW_TRACKING_URI": store}
+    own = {**killing, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": store}
+    return {**os.environ, **own}
 
 
 @pytest.fixture
@@ -92,7 +81,7 @@ def test_a_killed_worker_costs_nothing_and_ray_trains_what_lightning_run_trains(
     tiny: Words, command: Any, tmp_path: Path, store: str, free_port: Callable[[], int]
 ):
     auto = ["--trainer.devices", "auto"]
-    kill = ["--trainer.callbacks+=marking.KillOnce", *auto]
+    kill = ["--trainer.callbacks+=killing.KillOnce", *auto]
     status, said = ended(command("train", "--ray", "2", *tiny(*kill, gan=True, out="ray")))
     assert status == 0, said
     assert (tmp_path / "killed").exists()
@@ -102,7 +91,7 @@ def test_a_killed_worker_costs_nothing_and_ray_trains_what_lightning_run_trains(
     status, said = ended(command(*launcher, script, "fit", *words, program="lightning"))
     assert status == 0, said
     assert same(state(tmp_path / "ray"), state(tmp_path / "whole"))
-    run_id = json.loads((tmp_path / "ray" / "run.json").read_text())["run_id"]
+    run_id = json.loads((tmp_path / "ray" / "record" / "run.json").read_text())["run_id"]
     run = MlflowClient(store).get_run(run_id)
     assert run.info.status == "FINISHED"
     assert (run.data.tags["launcher"], run.data.tags["world_size"]) == ("Ray", "2")
@@ -126,7 +115,7 @@ def test_a_terminated_command_has_its_workers_save_and_goes_on_later(
     assert status == 143, said
     assert "stopped; the same command goes on from here" in said
     steps = int(state(tmp_path / "run")["step"])
-    run_id = json.loads((tmp_path / "run" / "run.json").read_text())["run_id"]
+    run_id = json.loads((tmp_path / "run" / "record" / "run.json").read_text())["run_id"]
     assert MlflowClient(store).get_run(run_id).info.status == "KILLED"
     more = ["--trainer.max_steps", str(steps + 2)]
     status, said = ended(command("train", *words, *more))

@@ -1,75 +1,18 @@
-"""Real servers that the tests of this room talk to, and a way to take them away for a while."""
+"""A way to take a server away for a while, and a real PostgreSQL."""
 
 import contextlib
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-Serving = Callable[..., AbstractContextManager[int]]
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="session")
-def serving() -> Serving:
-    """``with serving(folder) as port``: an MLflow server process over sqlite or another store."""
-
-    @contextlib.contextmanager
-    def serve(folder: Path, backend: str = "") -> Iterator[int]:
-        port = free_port()
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-        command += ["--workers", "1", "--port", str(port)]
-        command += ["--backend-store-uri", backend or f"sqlite:///{folder / 'served.db'}"]
-        command += ["--artifacts-destination", str(folder / "artifacts")]
-        with (folder / "server.log").open("w") as log:
-            server = subprocess.Popen(
-                command, cwd=folder, stdout=log, stderr=log, start_new_session=True
-            )
-        try:
-            _until_healthy(f"http://127.0.0.1:{port}/health", server, folder / "server.log")
-            yield port
-        finally:
-            _stop(server)
-
-    return serve
-
-
-def _until_healthy(address: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()
-        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
-            return
-        time.sleep(0.2)
-    pytest.fail(f"the server did not start:\n{log.read_text()}")
-
-
-def _stop(server: subprocess.Popen) -> None:
-    """The server and the workers it started, which share its session."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGTERM)
-    try:
-        server.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(20)
 
 
 class Road:
@@ -80,8 +23,8 @@ class Road:
         delay_s: of every connection.
     """
 
-    def __init__(self, to: int) -> None:
-        self.to, self.port, self.delay_s = to, free_port(), 0.0
+    def __init__(self, to: int, port: int) -> None:
+        self.to, self.port, self.delay_s = to, port, 0.0
         self._listening: socket.socket | None = None
         self._pairs: list[socket.socket] = []
         self.open()
@@ -132,12 +75,12 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 @pytest.fixture(scope="session")
-def road_to() -> Iterator[Callable[[int], Road]]:
+def road_to(free_port: Callable[[], int]) -> Iterator[Callable[[int], Road]]:
     """Makes roads to ports; all are closed at the end."""
     made: list[Road] = []
 
     def make(port: int) -> Road:
-        made.append(Road(port))
+        made.append(Road(port, free_port()))
         return made[-1]
 
     yield make
@@ -146,14 +89,16 @@ def road_to() -> Iterator[Callable[[int], Road]]:
 
 
 @pytest.fixture(scope="session")
-def server(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def server(serving: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of one server process for the session: starting one takes seconds."""
-    with serving(tmp_path_factory.mktemp("server")) as port:
-        yield port
+    with serving(tmp_path_factory.mktemp("server")) as served:
+        yield served.port
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres(
+    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> Iterator[str]:
     """The address of a PostgreSQL of our own, which refuses to run as root."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")

@@ -173,8 +173,8 @@ def test_sixteen_processes_make_a_new_sqlite_store_at_once_and_lose_nothing(tmp_
 def test_many_processes_write_to_a_server_with_postgresql_and_lose_nothing(
     postgres, serving, tmp_path
 ):
-    with serving(tmp_path, postgres) as port:
-        uri = f"http://127.0.0.1:{port}"
+    with serving(tmp_path, postgres) as served:
+        uri = served.address
         assert write_at_once(uri, 8, 50) == [0] * 8
         check_the_crowd(MlflowClient(uri), 8, 50)
     assert write_at_once(postgres, 2, 10) == [0] * 2  # straight to the database, which is nobody's

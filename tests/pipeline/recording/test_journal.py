@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.files import NoSpaceError
 from pipeline.recording.journal import Head, Journal, find_journals
 from pipeline.recording.run import leave
 
@@ -15,6 +16,11 @@ def begun(folder: Path, **told: object) -> Journal:
 
 def point(step: int, **metrics: float) -> dict[str, object]:
     return {"metrics": metrics, "step": step, "time": 1}
+
+
+def write_points(journal: Journal, count: int) -> None:
+    for step in range(count):
+        journal.append(point(step, loss=1.0))
 
 
 def test_what_was_written_down_is_read_in_order_until_the_store_has_it(tmp_path):
@@ -57,6 +63,32 @@ def test_half_a_line_of_a_killed_process_is_dropped(tmp_path):
     journal = Journal(tmp_path)
     journal.append(point(2, loss=1.0))
     assert [entry["step"] for entry, _ in journal.unsent()] == [1, 2]
+
+
+def test_a_full_disk_takes_no_half_entries_and_with_room_again_the_journal_goes_on(disk_of):
+    """A write of a line takes its first half where the disk fills up in its middle."""
+    disk = disk_of("64k")
+    journal = begun(disk / "record")
+    file = disk / "net.bin"
+    file.write_bytes(bytes(20_000))
+    with pytest.raises(NoSpaceError, match=r"no room on disk while writing .*records\.jsonl"):
+        write_points(journal, 10_000)
+    last = journal.steps["loss"]
+    with (
+        pytest.raises(NoSpaceError, match=r"no room on disk while writing .*copy\.bin"),
+        journal.place("copy.bin") as place,
+    ):
+        place.write_bytes(bytes(20_000))
+    assert not list((journal.folder / "files").iterdir())
+    entries = journal.unsent()
+    assert [entry["step"] for entry, _ in entries] == list(range(last + 1))
+    journal.acknowledge(entries[0][1], [])  # cannot be noted, which costs sending it once more
+    file.unlink()
+    journal.append(point(last + 1, loss=1.0))
+    assert [entry["step"] for entry, _ in journal.unsent()] == list(range(1, last + 2))
+    journal.close()
+    again = Journal(journal.folder)
+    assert [entry["step"] for entry, _ in again.unsent()] == list(range(last + 2))
 
 
 def test_one_process_at_a_time_has_a_journal(tmp_path):
