@@ -36,7 +36,7 @@ from pipeline.recording.registry import Card
 from pipeline.recording.registry import promote as make_champion
 from pipeline.recording.resend import resend, sync
 from pipeline.recording.run import DESCRIPTION, TRANSIENT, Data, Run, clean, flatten
-from pipeline.recording.sender import Sender
+from pipeline.recording.sender import HEAD_START_S, Sender
 from pipeline.recording.store import AwayError, RefusedError
 
 __all__ = [
@@ -94,8 +94,12 @@ def start_in(
     tags: Mapping[str, str],
     resumed: bool,
     description: str = "",
+    at_once: bool = True,
 ) -> Iterator[Run]:
     """``start`` for work that lives in ``folder``: a resumed one goes on in the run it began in.
+
+    Without ``at_once``, a store in a file makes the run while the work goes on already, and where
+    it refuses to, the run says so when it is next told something.
 
     Raises:
         ConnectionError: as ``start``; a resumed run never needs the store.
@@ -108,7 +112,10 @@ def start_in(
         tags = {**tags, "folder": str(folder.resolve())}
         head = _head(experiment, name, uri, parent=parent, tags=tags, description=description)
         _keep_unsent(place)
-        run = _begin(place, head, uri, alone=parent is None)
+        if at_once or not uri.startswith(store.SQLITE):
+            run = _begin(place, head, uri, alone=parent is None)
+        else:
+            run = _begin_beside(place, head, uri)
     with _closing(run):
         yield run
 
@@ -157,6 +164,12 @@ _CHOICE = (
 
 def _away(uri: str) -> str:
     return f"the MLflow server {public_uri(uri)} does not answer"
+
+
+def _begin_beside(place: Path, head: Head, uri: str) -> Run:
+    """A new run that the store makes later: nothing is further away than the disk."""
+    journal = Journal.create(place, head)
+    return Run(uri, "", OFFLINE + head.key, Sender(journal, uri, head_start_s=HEAD_START_S))
 
 
 def _make(delivery: Delivery, *, alone: bool) -> None:

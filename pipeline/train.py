@@ -132,7 +132,9 @@ def fit(
     counted = Throughput(settings.log_every)
     world = world_of()
     asked = stop_file(settings.out) if world and world.launcher == "Ray" else None
-    last = KeepLast(settings.out, settings.checkpoint_every, resumed=checkpoint, asked=asked)
+    last = KeepLast(
+        settings.out, settings.checkpoint_every, files=files, resumed=checkpoint, asked=asked
+    )
     keeping: list[Callback] = [SameBuffers(), TellSkipped(), counted, last]
     if not first:
         trainer.callbacks += [*keeping[:-1], *watching, last]  # type: ignore[attr-defined]
@@ -192,6 +194,7 @@ def _open_run(setup: Setup, *, parent: Run | None, resumed: bool) -> AbstractCon
     return tracking.start_in(
         settings.out, settings.experiment, settings.name or settings.out.name, parent=parent,
         tags=origins.tags, resumed=resumed, description=origins.description(),
+        at_once=parent is not None,
     )  # fmt: skip
 
 

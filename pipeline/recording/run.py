@@ -1,5 +1,6 @@
 """A run as the rest of the project sees it: what it tells goes to its journal at once."""
 
+import contextlib
 import json
 import logging
 import re
@@ -13,12 +14,13 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.addresses import public_uri, without_credentials
+from pipeline.files import NoSpaceError
 from pipeline.pictures import to_uint8
 from pipeline.recording import store
 from pipeline.recording.journal import Journal, link
 from pipeline.recording.registry import Card
 from pipeline.recording.sender import Sender
-from pipeline.recording.store import AwayError
+from pipeline.recording.store import AwayError, RefusedError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,9 +73,19 @@ class Run:
     """
 
     uri: str = field(repr=False)  # may hold a password
-    experiment_id: str
-    run_id: str
+    _experiment: str
+    _id: str
     _sender: Sender | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def experiment_id(self) -> str:
+        """In MLflow's numbering."""
+        return (self._sender.journal.head.experiment_id if self._sender else "") or self._experiment
+
+    @property
+    def run_id(self) -> str:
+        """In the store; begins with ``offline-`` as long as that has not made the run."""
+        return (self._sender.journal.head.run_id if self._sender else "") or self._id
 
     def __reduce__(self) -> tuple[type["Run"], tuple[str, str, str]]:
         return Run, (self.uri, self.experiment_id, self.run_id)
@@ -115,16 +127,16 @@ class Run:
 
     def picture(self, key: str, picture: Tensor, *, step: int) -> None:
         """Logs a ``(3, H, W)`` picture that the UI's image grid shows along the steps."""
-        place = self.journal.place("picture.npy")
-        np.save(place, to_uint8(picture).permute(1, 2, 0).cpu().numpy())
+        with self.journal.place("picture.npy") as place:
+            np.save(place, to_uint8(picture).permute(1, 2, 0).cpu().numpy())
         told = {"picture": key, "step": step, "time": now(), "file": self.journal.ticket(place)}
         self._write(told)
 
     def figure(self, figure: "Figure", name: str) -> None:
         """Logs a plot as a PNG artifact."""
         folder, _, file = name.rpartition("/")
-        place = self.journal.place(file)
-        figure.savefig(place)
+        with self.journal.place(file) as place:
+            figure.savefig(place)
         self._write({"artifact": folder, "file": self.journal.ticket(place)})
 
     def table(self, rows: Sequence[Mapping[str, Value]], name: str) -> None:
@@ -139,8 +151,8 @@ class Run:
     def text(self, text: str, name: str) -> None:
         """Stores a text as an artifact, without the passwords of addresses in it."""
         folder, _, file = name.rpartition("/")
-        place = self.journal.place(file)
-        place.write_text(without_credentials(text))
+        with self.journal.place(file) as place:
+            place.write_text(without_credentials(text))
         self._write({"artifact": folder, "file": self.journal.ticket(place)})
 
     def inputs(self, data: Sequence[Data]) -> None:
@@ -151,8 +163,8 @@ class Run:
         """Copies a checkpoint into the run, whose artifacts keep the last ``keep`` of them."""
         for older in self.journal.folder.glob(f"files/*/step-*{path.suffix}"):
             older.unlink(missing_ok=True)  # it has waited too long to be worth sending
-        place = self.journal.place(f"step-{step:09d}{path.suffix}")
-        link(path, place)
+        with self.journal.place(f"step-{step:09d}{path.suffix}") as place:
+            link(path, place)
         told = {"checkpoint": "checkpoints", "keep": keep, "file": self.journal.ticket(place)}
         self._write(told)
 
@@ -178,16 +190,24 @@ class Run:
 
     @property
     def stored_id(self) -> str:
-        """The run's id in the store, also of one that was begun without it."""
-        return (self._sender.journal.head.run_id if self._sender else "") or self.run_id
+        """``run_id``, for which a store that answers is waited for."""
+        if self._sender is not None:
+            self._sender.until_made()
+        return self.run_id
 
     def close(self, status: str) -> None:
         """Ends the run as FINISHED, FAILED or KILLED; waits for the store, if it answers."""
         assert self._sender is not None
         journal = self.journal
-        self._write({"end": status, "time": now()})
+        with contextlib.suppress(NoSpaceError):  # which has ended the run already
+            journal.append({"end": status, "time": now()})
         sent = self._sender.drain()
         self._sender.stop()
+        if self._sender.refused is not None:  # as it was told when the run was to be made
+            journal.discard()
+            return
+        if sent and not journal.ended:
+            self._end(status)
         if not sent:
             logger.warning(
                 "MLflow at %s has not got all of run '%s'; the rest waits in %s and is sent with: "
@@ -196,7 +216,19 @@ class Run:
             )  # fmt: skip
         leave(journal)
 
+    def _end(self, status: str) -> None:
+        """Tells the store itself how the run ended, for which the journal had no room."""
+        with contextlib.suppress(AwayError, RefusedError), store.explained(self.uri, "the end"):
+            self.client.set_terminated(self.stored_id, status)
+
     def _write(self, entry: Mapping[str, Any]) -> None:
+        """Puts it into the journal.
+
+        Raises:
+            RefusedError: the store has said no to the run itself, when that was to be made.
+        """
+        if self._sender is not None and self._sender.refused is not None:
+            raise self._sender.refused
         self.journal.append(entry)
 
 

@@ -18,6 +18,9 @@ PAUSE_S = 30.0
 """Longest pause between two tries of a store that does not answer."""
 PATIENCE_S = 30.0
 """How long the end of a run waits for a store that does not answer."""
+HEAD_START_S = 10.0
+"""Of work that does not wait for its run in the store: MLflow takes seconds to be imported, and to
+make a new store, which the first step needs not."""
 
 
 class Sender:
@@ -26,9 +29,15 @@ class Sender:
     Args:
         journal: of the run.
         uri: of its store, with credentials.
+        head_start_s: until it begins, unless something is waited for.
+
+    Attributes:
+        refused: what the store has said, if it would not make a run that had its head start.
     """
 
-    def __init__(self, journal: Journal, uri: str) -> None:
+    refused: RefusedError | None = None
+
+    def __init__(self, journal: Journal, uri: str, *, head_start_s: float = 0.0) -> None:
         self.journal = journal
         self.delivery = Delivery(journal, uri)
         self._changed = threading.Condition()
@@ -36,6 +45,7 @@ class Sender:
         self._pause = 0.0
         self._away_since: float | None = None
         self._told = False
+        self._head_start_s = head_start_s
         # Not a part of the run's life: a store that hangs must not hold the process.
         self._thread = threading.Thread(target=self._work, daemon=True, name="srdet-record")
         self._thread.start()
@@ -54,6 +64,19 @@ class Sender:
             self._hurried = False
         return not self.journal.waiting
 
+    def until_made(self) -> None:
+        """Waits until the store has made the run, unless it does not answer."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
+            while self._may_be_made():
+                self._changed.wait(0.2)
+            self._hurried = False
+
+    def _may_be_made(self) -> bool:
+        told = self.journal.waiting and not self.journal.head.run_id
+        return bool(told) and self._away_since is None and self._thread.is_alive()
+
     def stop(self) -> None:
         """Ends the thread; one that hangs in a call is left to itself."""
         with self._changed:
@@ -62,6 +85,8 @@ class Sender:
         self._thread.join(5)
 
     def _work(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._hurried or self._stopped, self._head_start_s)
         gauges = Gauges(self.journal)
         while not self._stopped:
             gauges.read()
@@ -71,7 +96,10 @@ class Sender:
                 self._note_away(error)
                 sent = 0
             except RefusedError as error:  # the run itself: nothing more can be sent
-                logger.error("%s; its records stay in %s", error, self.journal.folder)
+                if self._head_start_s and not self.journal.head.run_id:
+                    self.refused = error
+                else:
+                    logger.error("%s; its records stay in %s", error, self.journal.folder)
                 return
             else:
                 self._note_back()

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ _CAUSE = re.compile(
 _made: set[str] = set()
 """Stores that this process knows to be complete."""
 
+_importing = threading.RLock()
+"""Held while a thread imports MLflow, or what MLflow imports to open a sqlite store: a process that
+is forked meanwhile, such as a data reader, would find modules half imported for ever."""
+os.register_at_fork(
+    before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
+)
+
 
 class AwayError(ConnectionError):
     """The store does not answer, or is too busy to: what was to be sent can be sent later."""
@@ -63,11 +71,12 @@ def quiet() -> None:
 def client(uri: str) -> Any:  # noqa: ANN401 (mlflow is imported on first use)
     """The MLflow client of a store; a sqlite file is made by one process, the others wait."""
     quiet()
-    from mlflow import MlflowClient
+    with _importing:
+        from mlflow import MlflowClient
 
     patient = _patient(uri)
     if uri.startswith(SQLITE) and uri not in _made:
-        with _alone(sqlite_file(uri)):
+        with _importing, _alone(sqlite_file(uri)):
             made = MlflowClient(tracking_uri=patient, registry_uri=patient)
             made.search_experiments(max_results=1)
         _made.add(uri)

@@ -1,14 +1,12 @@
-import contextlib
 import json
+import multiprocessing
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
+import threading
+from functools import partial
 from pathlib import Path
 
 import matplotlib.figure
@@ -17,6 +15,7 @@ import torch
 from mlflow import MlflowClient
 
 from pipeline import tracking
+from pipeline.recording import store as recording_store
 from pipeline.recording.run import MAX_PARAM
 from pipeline.tracking import Run, flatten, start, start_in
 
@@ -154,57 +153,65 @@ def test_the_command_that_shows_a_file_store_can_be_pasted():
     assert tracking.open_command("https://u:p@h:1/x") == "open https://h:1/x in a browser"
 
 
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
+def test_a_run_may_begin_before_its_store_is_ready_and_is_whole_all_the_same(client, tmp_path):
+    begin = partial(start_in, tmp_path, "tests beside", "one", parent=None, tags={"a": "b"})
+    with begin(resumed=False, at_once=False) as run:
+        assert run.run_id.startswith("offline-")
+        run.metrics({"loss": 0.5}, step=1)
+        known = run.stored_id
+        assert client.get_run(known).info.status == "RUNNING"
+    assert run.run_id == known
+    stored = client.get_run(known)
+    assert (stored.info.status, stored.data.tags["a"]) == ("FINISHED", "b")
+    assert run.experiment_id == stored.info.experiment_id
+    with begin(resumed=True, at_once=False) as again:
+        assert again.run_id == known
+        again.metrics({"loss": 0.25}, step=2)
+    assert again.history("loss") == [(1, 0.5), (2, 0.25)]
 
 
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, subprocess.Popen]]:
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder / 'served.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        _until_healthy(f"http://127.0.0.1:{port}/health", server, folder / "server.log")
-        yield f"http://someone:secret@127.0.0.1:{port}", server
-    finally:
-        stop(server)
+def test_a_store_that_refuses_such_a_run_ends_it_with_what_it_says(client, tmp_path):
+    made = client.create_experiment("tests deleted beside")
+    client.delete_experiment(made)
+    work = {"parent": None, "tags": {}, "resumed": False, "at_once": False}
+    with start_in(tmp_path, "tests deleted beside", "one", **work) as run:
+        run.metrics({"loss": 0.5}, step=1)
+        assert run.stored_id.startswith("offline-")
+        with pytest.raises(ValueError, match=r"'tests deleted beside' in .* was deleted"):
+            run.metrics({"loss": 0.5}, step=2)
+    assert not list(tmp_path.iterdir())
 
 
-def _until_healthy(address: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()
-        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
-            return
-        time.sleep(0.2)
-    pytest.fail(f"the server did not start:\n{log.read_text()}")
+def test_no_process_is_forked_while_a_thread_imports_mlflow():
+    importing, forking = threading.Event(), threading.Event()
+    order: list[str] = []
 
+    def import_mlflow() -> None:
+        with recording_store._importing:
+            importing.set()
+            forking.wait(30)
+            order.append("imported")
 
-def stop(server: subprocess.Popen) -> None:
-    """The server and the workers it started, which share its session."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGTERM)
-    try:
-        server.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(20)
+    thread = threading.Thread(target=import_mlflow)
+    thread.start()
+    importing.wait(30)
+    # Called when a fork begins, before the lock of the store, which was registered earlier.
+    os.register_at_fork(before=forking.set)
+    child = multiprocessing.get_context("fork").Process(target=int)
+    child.start()
+    order.append("forked")
+    child.join()
+    thread.join()
+    assert order == ["imported", "forked"]
 
 
 @pytest.mark.slow
-def test_a_server_takes_everything_and_its_death_costs_the_record_not_the_run(
-    tmp_path, monkeypatch, capfd, caplog
+def test_a_server_takes_everything_and_a_resumed_run_goes_on_there(
+    tmp_path, serving, monkeypatch, capfd, caplog
 ):
     work = tmp_path / "work"
-    with serving(tmp_path) as (uri, server):
+    with serving(tmp_path) as served:
+        uri = served.address.replace("//", "//someone:secret@")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with start_in(work, "served", "one", parent=None, tags={}, resumed=False) as run:
             run.metrics({"loss": 0.5}, step=3)
@@ -213,25 +220,15 @@ def test_a_server_takes_everything_and_its_death_costs_the_record_not_the_run(
         with start_in(work, "served", "one", parent=None, tags={}, resumed=True) as again:
             assert again.run_id == run.run_id
             assert again.uri == uri  # the password came from the environment
-        assert "secret" not in (work / "run.json").read_text()
         client = MlflowClient(uri)
         assert client.get_run(run.run_id).info.status == "FINISHED"
         assert run.history("loss") == [(3, 0.5)]
         assert "note.txt" in files(client, run)
-        with start("served", "orphan") as orphan:
-            stop(server)
-            began = time.monotonic()
-            for step in range(100):
-                orphan.metrics({"loss": 1.0}, step=step)
-            orphan.text("x", "note.txt")
-            assert time.monotonic() - began < 60
-    assert caplog.text.count("does not answer, metrics is not recorded; the run goes on") == 1
-    with pytest.raises(ConnectionError, match="does not answer; start it, or unset"):
-        start("served", "late").__enter__()
-    with start_in(work, "served", "late", parent=None, tags={}, resumed=False) as beside:
-        assert beside.uri == f"sqlite:///{work / 'mlflow.db'}"
+        assert files(client, run, "images")
     captured = capfd.readouterr()
     assert "secret" not in captured.out + captured.err + caplog.text
+    for path in work.rglob("*.json*"):
+        assert "secret" not in path.read_text(), path
 
 
 def test_runs_that_were_ended_from_outside_are_closed_with_their_parent(client, store):
