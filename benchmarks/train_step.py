@@ -36,16 +36,17 @@ def _step(dtype: torch.dtype, layout: torch.memory_format) -> Callable[[], None]
     optimizer = torch.optim.Adam(net.parameters(), 2e-4, fused=True)
     lr = torch.rand(BATCH, 3, CROP // SCALE, CROP // SCALE, device=device).to(memory_format=layout)
     hr = torch.rand(BATCH, 3, CROP, CROP, device=device).to(memory_format=layout)
-    return partial(_train, net, optimizer, lr, hr, dtype)
+    return partial(train, net, optimizer, lr, hr, dtype)
 
 
-def _train(
+def train(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
     lr: torch.Tensor,
     hr: torch.Tensor,
     dtype: torch.dtype,
 ) -> None:
+    """One step of the mean absolute error, waited for."""
     with torch.autocast(lr.device.type, dtype=dtype, enabled=dtype != torch.float32):
         loss = nn.functional.l1_loss(net(lr), hr)
     optimizer.zero_grad()

@@ -65,7 +65,9 @@ class TrainCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
         """The trainer, in the launcher's world, with neither logger nor callbacks yet."""
         configured = self._get(self.config_init, "trainer", default={})
-        return super().instantiate_trainer(**{**trainer_world(dict(configured)), **kwargs})
+        model: SRTraining = self._get(self.config_init, "model")
+        fitted = trainer_world(dict(configured), whole_steps=model.whole_steps)
+        return super().instantiate_trainer(**{**fitted, **kwargs})
 
 
 def parse(words: list[str]) -> TrainCLI:

@@ -53,13 +53,17 @@ def _check_even(size: int, local: int) -> None:
 
 
 def trainer_world(
-    trainer: Mapping[str, Any], env: Mapping[str, str] = os.environ
+    trainer: Mapping[str, Any],
+    env: Mapping[str, str] = os.environ,
+    *,
+    whole_steps: bool = False,
 ) -> dict[str, Any]:
     """The Trainer arguments that fit the launcher's world.
 
     Args:
         trainer: the configured Trainer arguments.
         env: the process environment.
+        whole_steps: every step gives every parameter a gradient.
 
     Raises:
         ValueError: the configuration asks for another world than the one that was launched.
@@ -81,8 +85,9 @@ def trainer_world(
         fitted["precision"] = best_precision(str(fitted.get("accelerator", "auto")))
     _check_batchnorm(fitted)
     if _processes(fitted) > 1 and fitted.get("strategy", "auto") in ("auto", "ddp"):
-        # The generator's step leaves the discriminator unused and the other way round.
-        fitted["strategy"] = "ddp_find_unused_parameters_true"
+        # The generator's step leaves the discriminator unused and the other way round. Where a step
+        # uses all, looking for the unused walks the graph for nothing, and DDP complains of it.
+        fitted["strategy"] = "ddp" if whole_steps else "ddp_find_unused_parameters_true"
     return fitted
 
 

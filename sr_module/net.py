@@ -35,6 +35,9 @@ class SRNet(nn.Module):
     serves: tuple[int, ...] = ()
     """Every scale that these very weights are made for; empty where that is ``scale`` alone."""
 
+    rests: bool = False
+    """Whether some of its parameters take no part in some training steps."""
+
     score_names: ClassVar[tuple[str, ...]] = ()
     """What ``scores`` measures besides fidelity."""
 

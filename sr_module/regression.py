@@ -70,6 +70,11 @@ class Regression(SRTraining):
         self.sharpen_targets = sharpen_targets
         self.optimisation = optimisation
 
+    @property
+    def whole_steps(self) -> bool:
+        """Unless the network rests in parts."""
+        return not self.net.rests
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One optimiser whose schedule advances every step."""
         optimizer, schedule = self.optimisation.build(self.net)

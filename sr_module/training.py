@@ -92,6 +92,11 @@ class SRTraining(pl.LightningModule):
             for mine, counter in zip(_counters(self.averaged), _counters(self.net), strict=True):
                 mine.copy_(counter)
 
+    @property
+    def whole_steps(self) -> bool:
+        """Whether every step gives every parameter a gradient: then ranks need not look which."""
+        return False
+
     def changing(self) -> list[nn.Module]:
         """The modules whose buffers a training step changes."""
         return [self.net]

@@ -52,6 +52,7 @@ class StagedNet(SRNet):
         self.grow, self.grow_every, self.fade = grow, grow_every, fade
         self.conv_first = conv3x3(3, features)
         self.stages = nn.ModuleList(_Stage(features, blocks) for _ in self.serves)
+        self.rests = grow or self.depth < len(self.stages)
         self.active = self.depth
         """Stages that a training step runs."""
         self.register_buffer("grown", torch.full((len(self.serves),), _SHARES))

@@ -36,6 +36,26 @@ def test_the_trainer_takes_the_launchers_world_and_a_strategy_that_suits_it():
     assert (fitted["devices"], fitted["num_nodes"]) == (4, 2)
     assert fitted["strategy"] == "ddp_find_unused_parameters_true"
     assert trainer_world({"strategy": "fsdp", "devices": 4}, TORCHRUN)["strategy"] == "fsdp"
+    assert trainer_world({"devices": 4}, TORCHRUN, whole_steps=True)["strategy"] == "ddp"
+
+
+def test_ranks_look_for_unused_parameters_only_where_there_are_some(tiny):
+    strategies = {
+        name: configured(tiny("--trainer.devices", "2", *more, gan=gan)).trainer.strategy
+        for name, gan, more in (
+            ("psnr", False, []),
+            ("gan", True, []),
+            ("grows", False, ["--model.init_args.arch", "staged", *_STAGED]),
+        )
+    }
+    looks = {
+        name: strategy._ddp_kwargs.get("find_unused_parameters", False)
+        for name, strategy in strategies.items()
+    }
+    assert looks == {"psnr": False, "gan": True, "grows": True}
+
+
+_STAGED = ["--model.init_args.arch_args", "{features: 8, blocks: 1}"]
 
 
 @pytest.mark.parametrize(
