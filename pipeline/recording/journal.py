@@ -110,9 +110,10 @@ class Journal:
         return self._size - self._offset
 
     def name_run(self, experiment_id: str, run_id: str) -> None:
-        """Notes the ids that the store has given."""
+        """Notes the ids that the store has given; a full disk leaves them to be asked for again."""
         self.head = replace(self.head, experiment_id=experiment_id, run_id=run_id)
-        _write_json(self.folder / HEAD, asdict(self.head))
+        with contextlib.suppress(NoSpaceError):
+            _write_json(self.folder / HEAD, asdict(self.head))
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Adds one entry; it is on disk when this returns, whatever becomes of the process.

@@ -1,6 +1,5 @@
 """Trainings in which something really fails: a rank, a shard server, a disk, a tracking server."""
 
-import json
 import logging
 import os
 import shutil
@@ -166,15 +165,17 @@ def test_a_full_disk_ends_the_run_with_its_last_checkpoint_whole_and_it_goes_on_
     assert found.path == few_mib / "run" / "last.ckpt"
     assert not found.damaged
     assert int(state(few_mib / "run")["step"]) == 3
-    run_id = json.loads((few_mib / "run" / "record" / "run.json").read_text())["run_id"]
-    assert MlflowClient(store).get_run(run_id).info.status == "FAILED"
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("tests").experiment_id
+    (failed,) = client.search_runs([experiment], f"tags.folder = '{few_mib / 'run'}'")
+    assert failed.info.status == "FAILED"
     fill.litter.unlink()
     train(words)
     train(tiny(out="whole"))
     assert same(state(few_mib / "run"), state(tmp_path / "whole"))
-    points = MlflowClient(store).get_metric_history(run_id, "train/images_seen")
+    points = client.get_metric_history(failed.info.run_id, "train/images_seen")
     assert sorted(point.step for point in points) == [1, 2, 3, 4, 5, 6, 7]
-    assert MlflowClient(store).get_run(run_id).info.status == "FINISHED"
+    assert client.get_run(failed.info.run_id).info.status == "FINISHED"
 
 
 def test_a_disk_that_is_full_for_a_checkpoint_ends_the_run_at_once_not_at_the_next_checkpoint(
