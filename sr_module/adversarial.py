@@ -18,7 +18,7 @@ from sr_module.degrade import sharpen
 from sr_module.gan_losses import gan_loss
 from sr_module.guard import guarded
 from sr_module.losses import PerceptualLoss, pixel_loss, total_variation
-from sr_module.optimisation import Optimisation
+from sr_module.optimisation import Optimisation, clip
 from sr_module.training import Batch, SRTraining, uncounted
 
 
@@ -211,7 +211,7 @@ class Adversarial(SRTraining):
 
     def _step(self, optimizer: LightningOptimizer) -> None:
         if self.clip_norm is not None:
-            self.clip_gradients(optimizer.optimizer, self.clip_norm, "norm")
+            clip(optimizer.optimizer, self.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -129,6 +129,19 @@ def clip_by_rate(optimizer: Optimizer, bound: float) -> None:
         torch.nn.utils.clip_grad_value_(group["params"], bound / group["lr"])
 
 
+def clip(optimizer: Optimizer, bound: float, kind: str | None = "norm") -> None:
+    """Scales all gradients down to a norm of ``bound``, or cuts each off there (kind "value").
+
+    Lightning's own clipping refuses fused optimisers under any mixed precision; only where
+    gradients are scaled does it have to.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    if kind == "value":
+        torch.nn.utils.clip_grad_value_(weights, bound)
+    else:
+        torch.nn.utils.clip_grad_norm_(weights, bound)
+
+
 def _part_of(name: str, parts: Sequence[str] | dict[str, float]) -> str:
     """The longest of ``parts`` that the parameter's name begins with, or nothing."""
     fitting = [part for part in parts if name == part or name.startswith(f"{part}.")]

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from sr_module.degrade import sharpen
 from sr_module.guard import guarded
 from sr_module.losses import pixel_loss, with_total_variation
-from sr_module.optimisation import Optimisation, clip_by_rate
+from sr_module.optimisation import Optimisation, clip, clip_by_rate
 from sr_module.training import Batch, SRTraining
 
 
@@ -96,16 +96,18 @@ class Regression(SRTraining):
             ValueError: the precision scales gradients, so that a bound on them has no meaning.
         """
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if scaled and (self.clip_norm is not None or self.clip_adjustable is not None):
+        bounds = (self.clip_norm, self.clip_adjustable, gradient_clip_val)
+        if scaled and any(bound is not None for bound in bounds):
             raise ValueError(
-                "clip_norm and clip_adjustable bound true gradients, which trainer.precision "
-                "16-mixed scales; choose bf16-mixed or 32-true"
+                "clip_norm, clip_adjustable and trainer.gradient_clip_val bound true gradients, "
+                "which trainer.precision 16-mixed scales; choose bf16-mixed or 32-true"
             )
         if self.clip_adjustable is not None:
             clip_by_rate(optimizer, self.clip_adjustable)
         elif self.clip_norm is not None:
-            gradient_clip_val, gradient_clip_algorithm = self.clip_norm, "norm"
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            clip(optimizer, self.clip_norm)
+        elif gradient_clip_val:
+            clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(
         self,

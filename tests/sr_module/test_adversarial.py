@@ -252,7 +252,8 @@ def test_warm_up_leaves_the_gan_term_out_while_the_discriminator_learns():
     assert ["train/gan" in row for row in late.logged] == [False, False, True]
 
 
-def test_clipping_bounds_the_gradients_of_both_networks():
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_clipping_bounds_the_gradients_of_both_networks(precision: str):
     norms = []
 
     class Norms(Adversarial):
@@ -271,7 +272,11 @@ def test_clipping_bounds_the_gradients_of_both_networks():
     def measured(clip_norm: float | None) -> list[float]:
         norms.clear()
         settings = {"arch_args": TINY, "discriminator_args": {"features": 4}}
-        run(Norms("msrresnet", clip_norm=clip_norm, pixel_weight=1.0, **settings), 2)
+        run(
+            Norms("msrresnet", clip_norm=clip_norm, pixel_weight=1.0, **settings),
+            2,
+            precision=precision,
+        )
         return list(norms)
 
     free = measured(None)

@@ -119,8 +119,9 @@ def test_an_unknown_loss_is_refused_with_the_nearest_one():
 
 
 def fitted(
-    steps: int = 2, *, plugins: list[MixedPrecision] | None = None, **settings
-) -> Regression:
+    steps: int = 2, *, plugins: list[MixedPrecision] | None = None, precision: str | None = None,
+    gradient_clip_val: float | None = None, **settings,
+) -> Regression:  # fmt: skip
     """After so many steps on one batch."""
     torch.manual_seed(0)
     model = Regression("msrresnet", arch_args={"features": 8, "blocks": 1}, **settings)
@@ -128,6 +129,7 @@ def fitted(
     trainer = pl.Trainer(
         max_steps=steps, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, plugins=plugins,
+        precision=precision, gradient_clip_val=gradient_clip_val,
     )  # fmt: skip
     trainer.fit(model, DataLoader(TensorDataset(imresize(hr, 0.25), hr), 2))
     return model
@@ -141,7 +143,9 @@ def test_total_variation_joins_the_loss_by_its_weight():
     assert plain.criterion is l1
 
 
-def test_clipping_bounds_the_norm_of_the_gradients(monkeypatch):
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("way", ["module", "trainer"])
+def test_clipping_bounds_the_norm_of_the_gradients(monkeypatch, precision: str, way: str):
     norms = []
     step = torch.optim.SGD.step
 
@@ -152,10 +156,11 @@ def test_clipping_bounds_the_norm_of_the_gradients(monkeypatch):
 
     monkeypatch.setattr(torch.optim.SGD, "step", spy)
     settings = Optimisation(optimizer="sgd", learning_rate=1e-4)
-    fitted(optimisation=settings)
+    fitted(optimisation=settings, precision=precision)
     free = list(norms)
     norms.clear()
-    fitted(optimisation=settings, clip_norm=1e-3)
+    bound = {"clip_norm": 1e-3} if way == "module" else {"gradient_clip_val": 1e-3}
+    fitted(optimisation=settings, precision=precision, **bound)
     assert len(free) == len(norms) == 2
     assert min(free) > 1e-3
     assert norms == pytest.approx([1e-3] * 2, rel=1e-3)

@@ -46,6 +46,17 @@ def test_flow_is_given_for_each_neighbour_and_never_beyond_its_reach():
     assert 2 < flow.abs().max() <= 3  # the fine part may add one pixel
 
 
+def test_where_a_picture_is_faint_or_bright_does_not_change_the_flow():
+    torch.manual_seed(0)
+    net = build("vespcn", 2, reach=2.0)
+    for last in (net.motion.coarse[-2], net.motion.fine[-2]):
+        last.weight.data.mul_(5)
+    clip = torch.stack([texture(32, 32, dx=1.2 * t) for t in (-1, 0, 1)])[None]
+    flow, of_faint = net.flow(clip), net.flow(0.5 * clip + 0.4)
+    assert flow.abs().mean() > 0.05
+    assert (flow - of_faint).abs().mean() < 0.05 * flow.abs().mean()
+
+
 def test_without_motion_nothing_flows():
     net = build("vespcn", 2, motion=False)
     assert net.flow(torch.rand(1, 3, 3, 9, 10)).abs().sum() == 0
