@@ -25,6 +25,7 @@ COMMANDS = {
     "detect": "detector + COCO set + arms -> mAP-gain study with intervals and report",
     "serve": "a network, or a detector behind one, over HTTP: pictures in, pictures or boxes out",
     "tracking": "sync: send what an MLflow server that was away has not got; promote: a champion",
+    "jpeg": "networks + HR folder (+ detector) -> curves over the JPEG quality of their input",
     "launch": "start a training script on several processes or nodes (`lightning run` is the same)",
 }
 

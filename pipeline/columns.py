@@ -14,6 +14,7 @@ from pipeline.candidates import Made
 from pipeline.pictures import to_float, to_uint8
 from pipeline.truth import Truth
 from sr_module.backbones import Backbone, Convention
+from sr_module.blockiness import blockiness
 from sr_module.choice import unknown
 from sr_module.dists import DISTS
 from sr_module.lpips import LPIPS
@@ -117,6 +118,7 @@ def columns(
         "consistency": lambda: _consistency(scale),
         "lpips": lambda: _lpips(settings, device),
         "dists": lambda: _dists(settings, device),
+        "blockiness": lambda: _blockiness(scale),
         "niqe": lambda: _niqe(settings, shave=scale if protocol == "pirm" else 0),
     }
     for metric in wanted:
@@ -167,6 +169,16 @@ def _consistency(scale: int) -> Column:
         "LR-PSNR: the result reduced again, against its low resolution, RGB, 8-bit rounding",
         2,
         lambda truth, made: float(consistency(made.sr, truth.lr, scale)),
+    )
+
+
+def _blockiness(scale: int) -> Column:
+    return Column(
+        "blockiness",
+        "blockiness",
+        f"blockiness: Yim and Bovik's effect of blocks of {8 * scale} px, luma",
+        2,
+        lambda truth, made: float(blockiness(made.sr, block=8 * scale)),
     )
 
 

@@ -201,7 +201,8 @@ def detect(
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         "coco": [path.name for path in coco], "detector": Path(detector).name, "protocol": protocol,
-        "scale": scale, "windows": asdict(windows), "join": asdict(join),
+        "scale": scale, "degradation": asdict(reduced) if reduced else "none",
+        "windows": asdict(windows), "join": asdict(join),
         "merge": "tuned for each arm" if tune_merge else asdict(merge),
         "statistics": asdict(statistics),
         "arms": {name: Path(spec).name for name, spec in specs.items()},

@@ -92,8 +92,8 @@ def evaluate(
             without it.
         scale: enlargement; a network knows its own.
         protocol: "matlab-y" of the papers' tables, "ntire" (RGB and Y), or "pirm" (RMSE and NIQE).
-        metrics: the columns, of psnr, ssim, rmse, consistency, lpips, dists and niqe; those that
-            the protocol's tables show without it.
+        metrics: the columns, of psnr, ssim, rmse, consistency, lpips, dists, blockiness and niqe;
+            those that the protocol's tables show without it.
         perceptual: files of LPIPS, NIQE and DISTS.
         ensemble: networks by the mean of eight flips and turns, marked "+" (eight times slower).
         clips: the sets are of videos or of folders of frames: means over the frames of each, then
