@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from statistics import NormalDist
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from benchmarks.synthetic_study import METRICS, Floats, Population, make_population, study_of
 from detection.bootstrap import draw_weights, group_positions, interval
@@ -17,8 +19,9 @@ from detection.gain import seeded_gains
 from detection.precision_recall import measure
 
 STUDIES, RESAMPLES = 500, 500
-PICTURES, POPULATION = (60, 150), 4000
+PICTURES, POPULATION = (30, 60, 150), 4000
 TRAININGS, TRAINED, TRAINED_POPULATION, SPREAD = 3, 40, 2000, 0.1
+TRAINED_PICTURES = 60
 
 NORMAL = NormalDist()
 
@@ -32,7 +35,7 @@ def run() -> Iterator[tuple[str, str]]:
             yield f"{pictures} pictures, {metric}, {kind}", f"{100 * count / STUDIES:5.1f} %"
     population = make_population(TRAINED_POPULATION, trainings=TRAINED, spread=SPREAD)
     for kind, count in _several_trainings(population).items():
-        name = f"{TRAININGS} trainings, {PICTURES[0]} pictures, AP, {kind}"
+        name = f"{TRAININGS} trainings, {TRAINED_PICTURES} pictures, AP, {kind}"
         yield name, f"{100 * count / STUDIES:5.1f} %"
 
 
@@ -42,33 +45,52 @@ def _one_training(population: Population, pictures: int) -> Counter[tuple[str, s
     for study in range(STUDIES):
         images = random.choice(len(population.reference.images), pictures, replace=False)
         arms = [study_of(each, images) for each in (population.reference, population.trainings[0])]
-        drawn = _differences(arms[0], arms[1], study)
+        drawn = _differences(arms[0], arms[1], _draws(arms[0], study))
+        without = _differences(arms[0], arms[1], 1 - torch.eye(pictures))
         for metric in METRICS:
             estimate = arms[1].metrics[metric] - arms[0].metrics[metric]
-            for kind, (low, high) in _intervals(estimate, drawn[metric], pictures).items():
+            kinds = _intervals(estimate, drawn[metric], without[metric])
+            for kind, (low, high) in kinds.items():
                 held[metric, kind] += low <= population.gain(metric) <= high
     return held
 
 
-def _differences(reference: Evaluation, arm: Evaluation, seed: int) -> dict[str, Floats]:
-    positions = group_positions(reference.images, None)
-    weights = draw_weights(positions, resamples=RESAMPLES, seed=seed)
+def _draws(evaluation: Evaluation, seed: int) -> Tensor:
+    positions = group_positions(evaluation.images, None)
+    return draw_weights(positions, resamples=RESAMPLES, seed=seed)
+
+
+def _differences(reference: Evaluation, arm: Evaluation, weights: Tensor) -> dict[str, Floats]:
     before, after = (measure(each.matches, METRICS, weights) for each in (reference, arm))
     return {metric: after[metric] - before[metric] for metric in METRICS}
 
 
-def _intervals(estimate: float, drawn: Floats, units: int) -> dict[str, tuple[float, float]]:
-    """Efron & Tibshirani 1993, ch. 13 and 14; the expanded one is what the package gives."""
+def _intervals(estimate: float, drawn: Floats, without: Floats) -> dict[str, tuple[float, float]]:
+    """Efron & Tibshirani 1993, ch. 13 and 14; the expanded one is what the package gives.
+
+    Args:
+        estimate: of all pictures.
+        drawn: of each resample.
+        without: of all pictures but one, for the acceleration of BCa.
+    """
     low, high = np.quantile(drawn, [0.025, 0.975])
     below = min(max(float((drawn < estimate).mean()), 1 / len(drawn)), 1 - 1 / len(drawn))
-    shift = 2 * NORMAL.inv_cdf(below)
-    corrected = np.quantile(drawn, [NORMAL.cdf(shift - 1.96), NORMAL.cdf(shift + 1.96)])
+    bias = NORMAL.inv_cdf(below)
+    lean = without.mean() - without
+    acceleration = float((lean**3).sum() / (6 * (lean**2).sum() ** 1.5))
     return {
-        "expanded percentile (ours)": interval(drawn, units=units),
+        "expanded percentile (ours)": interval(drawn, units=len(without)),
         "percentile": (low, high),
         "basic": (2 * estimate - high, 2 * estimate - low),
-        "bias-corrected": (corrected[0], corrected[1]),
+        "bias-corrected": _corrected(drawn, bias, 0.0),
+        "BCa": _corrected(drawn, bias, acceleration),
     }
+
+
+def _corrected(drawn: Floats, bias: float, acceleration: float) -> tuple[float, float]:
+    tails = [NORMAL.cdf(bias + (bias + z) / (1 - acceleration * (bias + z))) for z in (-1.96, 1.96)]
+    low, high = np.quantile(drawn, tails)
+    return float(low), float(high)
 
 
 def _several_trainings(population: Population) -> Counter[str]:
@@ -77,7 +99,7 @@ def _several_trainings(population: Population) -> Counter[str]:
     held: Counter[str] = Counter()
     truth = population.gain("AP")
     for study in range(STUDIES):
-        images = random.choice(len(population.reference.images), PICTURES[0], replace=False)
+        images = random.choice(len(population.reference.images), TRAINED_PICTURES, replace=False)
         chosen = random.choice(len(population.trainings), TRAININGS)
         arms = [study_of(population.trainings[each], images) for each in chosen]
         reference = study_of(population.reference, images)
@@ -88,7 +110,9 @@ def _several_trainings(population: Population) -> Counter[str]:
             seed=study,
             metrics=("AP",),
         )
-        drawn = np.stack([_differences(reference, arm, study)["AP"] for arm in arms])
+        drawn = np.stack(
+            [_differences(reference, arm, _draws(reference, study))["AP"] for arm in arms]
+        )
         shares = random.multinomial(TRAININGS, [1 / TRAININGS] * TRAININGS, RESAMPLES).T / TRAININGS
         rivals = {
             "moved by Student's t (ours)": (gain.low, gain.high),

@@ -72,6 +72,20 @@ def found_objects(
     }
 
 
+def false_boxes(
+    truth: CocoSet, detections: Mapping[int, Detections], *, score: float = 0.3, iou: float = 0.5
+) -> dict[int, Tensor]:
+    """Image id to the boxes ``(M, 4)`` of detections that match no object, best first.
+
+    Detections inside a crowd region of their category are not among them.
+    """
+    wrong = {}
+    for image, objects in truth.objects.items():
+        found = _confident(detections, image, score)
+        wrong[image] = found.boxes[_match(objects, found, iou)[1]]
+    return wrong
+
+
 def false_positives_per_megapixel(
     truth: CocoSet, detections: Mapping[int, Detections], *, score: float = 0.3, iou: float = 0.5
 ) -> float:
@@ -79,10 +93,7 @@ def false_positives_per_megapixel(
 
     Detections inside a crowd region of their category count neither way.
     """
-    wrong = 0
-    for image, objects in truth.objects.items():
-        _, false, _ = _match(objects, _confident(detections, image, score), iou)
-        wrong += int(false.sum())
+    wrong = sum(map(len, false_boxes(truth, detections, score=score, iou=iou).values()))
     return wrong / sum(picture.width * picture.height / 1e6 for picture in truth.images)
 
 

@@ -1,51 +1,102 @@
-"""The gallery of a study: the places where arms differ, each seen by every arm."""
+"""The gallery of a study: windows and objects at which arms differ most, each seen by the arms."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from detection.boxes import Detections
-from detection.errors import found_objects
+from detection.errors import false_boxes, found_objects
 from detection.windows import Window
-from pipeline.arms import NONE, ORIGINAL
+from pipeline.arms import ORIGINAL
 from pipeline.findings import SHOWN_SCORE, Findings
-from pipeline.pictures import to_uint8
-from pipeline.report import GalleryRow, Tile
+from pipeline.report import GalleryRow
+from pipeline.shown import middles_inside, shown
 from pipeline.study import ArmResult
 
 SHOWN_SIDE = 64
-"""Original pixels a side that a gallery picture shows at least."""
+"""Original pixels a side that the picture of an object shows at least."""
 
 
 def gallery(study: Findings, *, each: int = 3) -> list[GalleryRow]:
-    """Objects that the last network found and the reference missed, and the other way round.
+    """The best and the worst windows of a network against the reference, then single objects.
 
-    At most one row a picture and kind; where nothing changed, the smallest objects.
+    The network is the one of the best AP, the last of equal ones. At most one row a picture and
+    kind; where nothing changed, the smallest objects are shown.
     """
     if not study.networks:
         return []
-    name = study.networks[-1]
     by_name = {arm.name: arm for arm in study.arms}
+    network = max(reversed(study.networks), key=lambda name: by_name[name].metrics["AP"])
+    was, now = by_name[study.reference], by_name[network]
+    return [*_windows(study, was, now, each), *_objects(study, was, now, each)]
+
+
+def _windows(study: Findings, was: ArmResult, now: ArmResult, each: int) -> list[GalleryRow]:
+    """Windows in which the most was won, then those in which the most was lost."""
+    changes = sorted(_changes(study, was, now), key=lambda row: row[0])
+    original = [arm.name for arm in study.arms if arm.spec == ORIGINAL]
+    rows = []
+    for kind, ranked in (("best", reversed(changes)), ("worst", iter(changes))):
+        pictures: set[int] = set()
+        for change, image, window, told in ranked:
+            if len(pictures) == each or (change <= 0 if kind == "best" else change >= 0):
+                break
+            if image not in pictures:
+                pictures.add(image)
+                name = Path(study.pictures.paths[image]).name
+                title = f"{kind} windows of {now.name}, in {name}: {told} than {was.name}"
+                rows.append(shown(study, image, window, title, [was.name, now.name, *original]))
+    return rows
+
+
+def _changes(study: Findings, was: ArmResult, now: ArmResult) -> list[tuple[int, int, Window, str]]:
+    """Every window: objects more, less false boxes more; the picture, the window, in words."""
     truth = study.pictures.truth
-    was, now = (
-        found_objects(truth, by_name[n].found, score=SHOWN_SCORE) for n in (study.reference, name)
+    hits = [found_objects(truth, arm.found, score=SHOWN_SCORE) for arm in (was, now)]
+    false = [false_boxes(truth, arm.found, score=SHOWN_SCORE) for arm in (was, now)]
+    rows = []
+    for image, windows in study.plan.windows.items():
+        objects = truth.objects[image]
+        for window in windows:
+            inside = middles_inside(objects.boxes, window)
+            found = [int((hit[image] & inside).sum()) for hit in hits]
+            wrong = [int(middles_inside(each[image], window).sum()) for each in false]
+            more, worse = found[1] - found[0], wrong[1] - wrong[0]
+            told = f"{more:+d} objects found and {worse:+d} false boxes"
+            rows.append((more - worse, image, window, told))
+    return rows
+
+
+def _objects(study: Findings, was: ArmResult, now: ArmResult, each: int) -> list[GalleryRow]:
+    """Objects that the network found and the reference missed, and the other way round."""
+    before, after = (
+        found_objects(study.pictures.truth, arm.found, score=SHOWN_SCORE) for arm in (was, now)
     )
     kinds = {
-        f"found by {name}, missed by {study.reference}": {i: now[i] & ~was[i] for i in now},
-        f"missed by {name}, found by {study.reference}": {i: was[i] & ~now[i] for i in now},
-        "the smallest": {i: torch.ones_like(now[i]) for i in now},
+        f"found by {now.name}, missed by {was.name}": {i: after[i] & ~before[i] for i in after},
+        f"missed by {now.name}, found by {was.name}": {i: before[i] & ~after[i] for i in after},
+        "the smallest": {i: torch.ones_like(after[i]) for i in after},
     }
     rows: list[GalleryRow] = []
     for title, chosen in kinds.items():
         if title == "the smallest" and rows:
             break
         rows += [
-            _gallery_row(study, image, box, title) for image, box in _smallest(study, chosen)[:each]
+            _object(study, image, box, title) for image, box in _smallest(study, chosen)[:each]
         ]
     return rows
+
+
+def _object(study: Findings, image: int, box: Tensor, title: str) -> GalleryRow:
+    """An object as all arms see it."""
+    names = study.pictures.truth.categories
+    objects = study.pictures.truth.objects[image]
+    label = names[int(objects.labels[(objects.boxes == box).all(dim=1)][0])]
+    side = float((box[2:] - box[:2]).prod().sqrt())
+    title = f"{label} of {side:.0f} px in {Path(study.pictures.paths[image]).name}: {title}"
+    arms = [arm.name for arm in study.arms]
+    return shown(study, image, _region(study, image, box), title, arms)
 
 
 def _smallest(study: Findings, chosen: Mapping[int, Tensor]) -> list[tuple[int, Tensor]]:
@@ -72,61 +123,3 @@ def _region(study: Findings, image: int, box: Tensor) -> Window:
         )
     )
     return Window(x, y, wide, high)
-
-
-def _inside(boxes: Tensor, window: Window) -> Tensor:
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    low = torch.tensor([window.x, window.y])
-    high = torch.tensor([window.x + window.width, window.y + window.height])
-    return ((middle >= low) & (middle < high)).all(dim=1)
-
-
-def _gallery_row(study: Findings, image: int, box: Tensor, title: str) -> GalleryRow:
-    """Given | each arm's picture with its boxes | original, all at the original's size."""
-    pictures, window = study.pictures, _region(study, image, box)
-    r = pictures.reduction
-    rows = slice(window.y // r, (window.y + window.height) // r)
-    columns = slice(window.x // r, (window.x + window.width) // r)
-    given = pictures.given(image)[:, rows, columns]
-    truth = _local(pictures.truth.boxes[image], window)
-    size = (window.height, window.width)
-    tiles = [Tile("given", to_uint8(F.interpolate(given[None], size=size)[0]), truth)]
-    for arm in study.arms:
-        if arm.spec != NONE:
-            found = _confident(arm.found[image], window)
-            tiles.append(
-                Tile(arm.name, to_uint8(_shown(study, arm, given, image, window)), truth, found)
-            )
-    if r > 1 and all(arm.spec != ORIGINAL for arm in study.arms):
-        tiles.append(Tile("original", to_uint8(_original(study, image, window)), truth))
-    names = pictures.truth.categories
-    objects = pictures.truth.objects[image]
-    label = names[int(objects.labels[(objects.boxes == box).all(dim=1)][0])]
-    side = float((box[2:] - box[:2]).prod().sqrt())
-    name = Path(pictures.paths[image]).name
-    return GalleryRow(f"{label} of {side:.0f} px in {name}: {title}", tiles)
-
-
-def _shown(study: Findings, arm: ArmResult, given: Tensor, image: int, window: Window) -> Tensor:
-    """What the arm's detector saw, at the size of the window's original pixels."""
-    if arm.spec == ORIGINAL:
-        return _original(study, image, window)
-    upscaler = study.upscalers[arm.name]
-    if upscaler is None:
-        return F.interpolate(given[None], size=(window.height, window.width))[0]
-    enlarged = upscaler(given[None])
-    return F.interpolate(enlarged, size=(window.height, window.width), mode="area")[0]
-
-
-def _original(study: Findings, image: int, window: Window) -> Tensor:
-    rows = slice(window.y, window.y + window.height)
-    return study.pictures.original(image)[:, rows, window.x : window.x + window.width]
-
-
-def _local(boxes: Tensor, window: Window) -> Tensor:
-    kept = boxes[_inside(boxes, window)]
-    return kept - kept.new_tensor([window.x, window.y, window.x, window.y])
-
-
-def _confident(found: Detections, window: Window) -> Tensor:
-    return _local(found.boxes[found.scores >= SHOWN_SCORE], window)

@@ -4,11 +4,20 @@ Each worker opens its tools once and keeps them. Results come as they are done; 
 in order. A worker that dies is started again and its piece of work is done anew.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # at Ray's 15, workers stand still while anything else runs
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+STORE = 256 * 2**20
+"""Bytes of an embedded Ray's shared memory: what is found is small."""
 
 Piece = TypeVar("Piece")
 Tools = TypeVar("Tools")
@@ -45,20 +54,26 @@ class RaySpread:
             open_tools: called once by every worker.
             pieces: of the work.
         """
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         import ray
 
         begun = not ray.is_initialized()
         if begun:
-            cores = None if self.address else max(self.workers, 1)
-            ray.init(
-                address=self.address, num_cpus=cores, include_dashboard=False,
-                log_to_driver=False, logging_level="ERROR",
-            )  # fmt: skip
+            self._connect(ray)
         try:
             yield from self._results(ray, work, open_tools, pieces)
         finally:
             if begun:
                 ray.shutdown()
+
+    def _connect(self, ray: Any) -> None:  # noqa: ANN401 (ray publishes no types mypy follows)
+        """To the cluster at the address; else an embedded one, whatever else runs here."""
+        own: dict[str, Any] = {}
+        if not self.address:
+            own = {"num_cpus": max(self.workers, 1), "object_store_memory": STORE}
+            own["include_dashboard"] = False
+        ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **own)
 
     def _results(
         self,

@@ -7,6 +7,7 @@ import torch
 
 from detection import Detections
 from detection.errors import (
+    false_boxes,
     false_positives_per_megapixel,
     found_objects,
     hallucinations_per_megapixel,
@@ -145,3 +146,20 @@ def test_only_boxes_where_nothing_is_are_hallucinations(make_set: Callable[..., 
     truth.objects[1].crowds[1] = True
     inside = {1: Detections(torch.tensor([[45.0, 25, 50, 30]]), torch.ones(1), torch.tensor([2]))}
     assert hallucinations_per_megapixel(truth, inside) == 0
+
+
+def test_false_boxes_are_those_that_match_no_object(make_set: Callable[..., CocoSet]) -> None:
+    truth = make_set(ROWS, images=2)
+    right = seen(truth, [0, 4])
+    astray = torch.tensor([[60.0, 60, 70, 70]])
+    found = {
+        1: Detections(
+            torch.cat([right[1].boxes, astray]),
+            torch.tensor([0.9, 0.8, 0.7]),
+            torch.cat([right[1].labels, torch.tensor([1])]),
+        )
+    }
+    wrong = false_boxes(truth, found)
+    assert wrong[1].tolist() == astray.tolist()
+    assert wrong[2].shape == (0, 4)
+    assert len(false_boxes(truth, found, score=0.75)[1]) == 0

@@ -4,6 +4,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from detection.boxes import xyxy_to_xywh
 from detection.detectors import save_detector
@@ -275,3 +276,32 @@ def test_a_detector_finetuned_for_another_network_is_refused(scene, capsys):
 def test_tuning_merges_without_pictures_set_aside_is_refused(scene, capsys):
     assert cli.main(words(scene, "--arms", "bicubic", "--tune_merge", "true")) == 2
     assert "--calibrate_on" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_study_on_ray_says_what_one_process_says_to_the_last_bit(scene):
+    arms = ("--arms", "none", f"sr={scene / 'sr.safetensors'}", "original", "--at_once", "1")
+    more = ("--join.full", "true", "--windows.size", "32", *arms)
+    alone, spread = scene / "study", scene / "spread"
+    assert cli.main(words(scene, *more)) == 0
+    assert cli.main(words(scene, *more, "--ray", "2", "--out", str(spread))) == 0
+    names = {path.name for path in alone.glob("*.json")}
+    assert {"detections_sr.json", "windows.json", "truth.json"} < names
+    for name in names - {"study.json"}:
+        assert (alone / name).read_bytes() == (spread / name).read_bytes(), name
+    assert len(json.loads((alone / "detections_sr.json").read_text())) > 100
+    told = [json.loads((folder / "study.json").read_text()) for folder in (alone, spread)]
+    for key in ("gains", "tests", "errors", "coverage", "shift"):
+        one, other = (json.dumps(each[key]) for each in told)  # as text, for nan is not nan
+        assert one == other, key
+    seen = [
+        {str(p.relative_to(folder)): boxes(p) for p in folder.rglob("*.safetensors")}
+        for folder in (alone, spread)
+    ]
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 4 * 3  # whole pictures and three arms of three runs each
+
+
+def boxes(path):
+    """What a run on disk holds, without how long it took."""
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()}

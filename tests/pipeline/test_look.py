@@ -1,6 +1,8 @@
 """What was seen is kept: a crash loses one run of pictures, and nothing is looked at twice."""
 
+import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -110,10 +112,28 @@ def test_whole_pictures_are_kept_too(looks, tmp_path):
     assert calls == []
 
 
+def dying_once(marker):
+    """Eyes of which the first to look, in whatever process, end that process."""
+
+    def find(pictures):
+        try:
+            marker.touch(exist_ok=False)
+        except FileExistsError:
+            return find_bright(pictures)
+        os._exit(1)
+
+    return find, open_upscaler("bicubic", scale=2)
+
+
 @pytest.mark.slow
-def test_workers_of_ray_find_the_same_boxes_to_the_last_bit(looks):
+def test_workers_of_ray_find_the_same_boxes_to_the_last_bit_even_if_one_dies(looks, tmp_path):
     alone = look_at_all(looks, eyes(), Looking(at_once=1), title="arm")
-    how = Looking(at_once=1, spread=RaySpread(2))
-    shared = look_at_all(looks, eyes(), how, title="arm", again=eyes)
+    how = Looking(at_once=1, folder=tmp_path / "seen", spread=RaySpread(2))
+    marker = tmp_path / "died"
+    shared = look_at_all(looks, eyes(), how, title="arm", again=partial(dying_once, marker))
+    assert marker.exists()
     same(alone, shared)
     assert shared.pixels == alone.pixels
+    nothing = []
+    same(alone, look_at_all(looks, counting(nothing), how, title="arm"))
+    assert nothing == []
