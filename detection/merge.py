@@ -55,14 +55,14 @@ class SizeGate:
         return Detections.concatenate([kept, full.select(full.sides() > self.large_above)])
 
 
-def fuse(found: Detections, how: Merge, *, max_detections: int = 500) -> Detections:
+def fuse(found: Detections, how: Merge, *, max_detections: int | None = 500) -> Detections:
     """Make one detection of those that saw one object.
 
     Args:
         found: detections of one picture in original pixels, in any order.
         how: the merge and its settings.
         max_detections: the best so many are kept over all classes together, so that an arm with
-            more windows has no larger budget.
+            more windows has no larger budget; None keeps all.
 
     Returns:
         Detections by falling score. The result depends neither on the order of ``found`` nor on the

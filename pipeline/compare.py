@@ -5,12 +5,13 @@ r"""``srdet detect compare``: two finished studies of the same pictures, paired.
     srdet detect compare runs/nms runs/wbf --arm sr --reference_arm bicubic
 
 For what one study holds fixed: windows, merges, detectors. Every resample draws the same pictures
-for both, so the interval is as narrow as between two arms of one study.
+for both, so the interval is as narrow as between two arms of one study. Where the first study drew
+whole scenes, so does the comparison.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,22 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from detection.coco import evaluate
+from detection.coco import MAX_DETECTIONS, Evaluation, evaluate
 from detection.gain import Gain, paired_gains
 from detection.significance import PairedTest, paired_tests
 from detection.truth import CocoSet
 from pipeline.files import atomic_file
+from pipeline.groups import scene_groups
 from pipeline.measures import METRICS, TESTED
-from pipeline.study_files import load_detections, load_truth, stored_arms
+from pipeline.study_files import (
+    SCENE,
+    TRUTH,
+    has_scenes,
+    load_detections,
+    load_settings,
+    load_truth,
+    stored_arms,
+)
 from pipeline.study_settings import Statistics
 
 
@@ -50,8 +60,8 @@ def compare(
         One gain for every arm and metric that the pictures have objects for.
 
     Raises:
-        ValueError: not two studies, studies of different pictures, an arm against itself, or no
-            arm in common.
+        ValueError: not two studies, studies of different pictures, protocols or limits, an arm
+            against itself, or no arm in common.
         FileNotFoundError: no study there, or none with such an arm.
     """
     if len(studies) != 2:
@@ -63,10 +73,21 @@ def compare(
             f"{before} and {after} were measured on different pictures or objects; a paired "
             f"comparison needs one set, in one order, and the same pictures set aside"
         )
+    limit = _same_rules(studies)
+    how = statistics.groups or (SCENE if has_scenes(before) else None)
+    groups = scene_groups(how, truths[0], [before / TRUTH])
     rows: dict[str, list[Any]] = {"gains": [], "tests": []}
     for word in _arms(studies, arm):
         pair = (reference_arm or word, word)
-        gains, tests = _compared(truths[0], pair, studies, statistics)
+        names = [f"{each} of {folder}" for each, folder in zip(pair, studies, strict=True)]
+        if names[0] == names[1]:
+            raise ValueError(f"{names[0]} is compared with itself; name another study or arm")
+        found = [load_detections(f, a, truths[0]) for f, a in zip(studies, pair, strict=True)]
+        evaluations = {
+            name: evaluate(truths[0], each, max_detections=limit)
+            for name, each in zip(names, found, strict=True)
+        }
+        gains, tests = _compared(evaluations, statistics, groups)
         rows["gains"] += gains
         rows["tests"] += tests
         _tell(gains, {test.metric: test.p_value for test in tests}, Console())
@@ -89,28 +110,37 @@ def _arms(studies: Sequence[Path], arm: str | None) -> list[str]:
     )
 
 
+def _same_rules(studies: Sequence[Path]) -> int:
+    """The limit on detections of both studies.
+
+    Raises:
+        ValueError: another protocol or limit: the difference would be that of the rules.
+    """
+    told = [load_settings(folder) for folder in studies]
+    for key in ("protocol", "max_detections"):
+        first, second = (each.get(key) for each in told)
+        if None not in (first, second) and first != second:
+            raise ValueError(
+                f"{studies[0]} was measured with {key} {first} and {studies[1]} with {second}: "
+                f"that difference would be told as a gain; run one of them again"
+            )
+    return int(told[0].get("max_detections", MAX_DETECTIONS))
+
+
 def _compared(
-    truth: CocoSet,
-    words: tuple[str, str],
-    studies: Sequence[Path],
-    statistics: Statistics,
+    evaluations: Mapping[str, Evaluation], statistics: Statistics, groups: Mapping[int, str]
 ) -> tuple[list[Gain], list[PairedTest]]:
     """Gains and tests of the second arm over the first."""
-    names = [f"{word} of {folder}" for word, folder in zip(words, studies, strict=True)]
-    if names[0] == names[1]:
-        raise ValueError(f"{names[0]} is compared with itself; name another study or arm")
-    evaluations = {
-        name: evaluate(truth, load_detections(folder, word, truth))
-        for name, folder, word in zip(names, studies, words, strict=True)
-    }
+    reference = next(iter(evaluations))
     gains = paired_gains(
-        evaluations, reference=names[0], metrics=METRICS,
-        resamples=statistics.resamples, seed=statistics.seed,
+        evaluations, reference=reference, metrics=METRICS,
+        resamples=statistics.resamples, seed=statistics.seed, groups=groups or None,
     )  # fmt: skip
     gains = [gain for gain in gains if not math.isnan(gain.difference)]
     tests = paired_tests(
-        evaluations, reference=names[0], permutations=max(1, statistics.permutations),
+        evaluations, reference=reference, permutations=max(1, statistics.permutations),
         seed=statistics.seed, metrics=[g.metric for g in gains if g.metric in TESTED],
+        groups=groups or None,
     )  # fmt: skip
     return gains, tests
 

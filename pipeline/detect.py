@@ -185,7 +185,7 @@ def detect(
     check_perfect(pictures.truth, max_detections=max_detections)
     _check_windows(windows, pictures)
     check_free(register, kind="detector", scale=scale)
-    groups = scene_groups(statistics.groups, pictures, coco)
+    groups = scene_groups(statistics.groups, pictures.truth, coco)
     aside = partial(set_aside, share=calibrate_on, seed=statistics.seed, groups=groups)
     _check_aside(pictures, aside if calibrate_on else None, tune_merge=tune_merge)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -231,7 +231,7 @@ def detect(
         )  # fmt: skip
         split, held = _splits(pictures, windows, first, aside if calibrate_on else None)
         split.plan.save(out / "windows.json")
-        save_truth(split.truth, out)
+        save_truth(split.truth, out, scenes=groups)
         rules = Rules(
             find, join, merge, batch_size, max_detections, looking,
             equal_zoom(split, join, scale), calibrate, tune_merge,

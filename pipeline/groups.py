@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.study import Pictures
+from detection.truth import CocoSet
 
 ALLOWED = (
     "groups is a field of the images in the COCO file (video_id), a pattern with parentheses that "
@@ -19,13 +19,13 @@ ALLOWED = (
 )
 
 
-def scene_groups(how: str | None, pictures: Pictures, coco: Sequence[Path]) -> dict[int, str]:
+def scene_groups(how: str | None, truth: CocoSet, coco: Sequence[Path]) -> dict[int, str]:
     """Image id to the name of its scene; empty without ``how``.
 
     Args:
         how: a field of COCO's images, a pattern with parentheses, or a file.
-        pictures: of the study.
-        coco: the annotation files that they come from.
+        truth: the set of the study.
+        coco: the annotation files that it comes from.
 
     Raises:
         ValueError: a picture without a scene, or only one scene.
@@ -34,7 +34,7 @@ def scene_groups(how: str | None, pictures: Pictures, coco: Sequence[Path]) -> d
         return {}
     named = _namer(how, coco)
     groups: dict[int, str] = {}
-    for picture in pictures.truth.images:
+    for picture in truth.images:
         group = named(picture.file_name)
         if group is None:
             raise ValueError(f"groups '{how}' names no group for {picture.file_name}; {ALLOWED}")

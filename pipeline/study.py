@@ -295,24 +295,19 @@ def run_arm(
     calibration, trusted, tuned = None, {}, None
     if held is not None and (rules.calibrate or rules.tune):
         _, seen = look(f"arm {name}, to calibrate", split=held)
+        # what lies where nothing was annotated is neither true nor false
+        seen = {key: outside_regions(f, held.pictures.regions) for key, f in seen.items()}
         if rules.calibrate:
             calibration = calibrated(held.truth, seen)
             raw, sources = sources, {key: apply(calibration, key, f) for key, f in sources.items()}
             seen = {key: apply(calibration, key, f) for key, f in seen.items()}
-            trusted = {
-                key: (trust(split.truth, raw[key]), trust(split.truth, sources[key])) for key in raw
-            }
+            trusted = {key: (_trust(split, raw[key]), _trust(split, sources[key])) for key in raw}
         if rules.tune:
             unmerged = {p.id: _joined(p.id, seen, rules.join) for p in held.truth.images}
             tuned = chosen_merge(held.truth, unmerged, name)
     merge = tuned.best if tuned else rules.merge
-    found = {
-        picture.id: fuse(
-            _joined(picture.id, sources, rules.join), merge, max_detections=rules.max_detections
-        )
-        for picture in split.truth.images
-    }  # fmt: skip
-    found = outside_regions(found, split.pictures.regions)
+    joined = {p.id: _joined(p.id, sources, rules.join) for p in split.truth.images}
+    found = _counted(joined, merge, split.pictures, rules.max_detections)
     return ArmResult(
         name,
         spec,
@@ -325,6 +320,17 @@ def run_arm(
         merge=tuned,
         trust=trusted,
     )
+
+
+def _trust(split: Split, found: Found) -> Reliability:
+    return trust(split.truth, outside_regions(found, split.pictures.regions))
+
+
+def _counted(joined: Found, merge: Merge, pictures: Pictures, limit: int) -> Found:
+    """What is left of detections after merging: the best, of those that no region takes."""
+    merged = {i: fuse(each, merge, max_detections=None) for i, each in joined.items()}
+    left = outside_regions(merged, pictures.regions)
+    return {i: each.select(torch.arange(min(limit, len(each)))) for i, each in left.items()}
 
 
 def _shares_look(spec: str, sources: Mapping[str, Found]) -> bool:

@@ -15,6 +15,9 @@ from pipeline.files import atomic_file
 TRUTH = "truth.json"
 """The evaluated pictures and objects, as COCO, under the image ids of the detections."""
 
+SCENE = "scene"
+"""The field of a picture there that names its scene, where the study drew whole ones."""
+
 
 def file_name(name: str) -> str:
     """An arm's name as part of a file's name."""
@@ -57,8 +60,9 @@ def stored_arms(folder: Path) -> list[str]:
     return sorted(p.stem.removeprefix("detections_") for p in folder.glob("detections_*.json"))
 
 
-def save_truth(truth: CocoSet, folder: Path) -> Path:
-    """The evaluated pictures and their objects as a COCO file; returns it."""
+def save_truth(truth: CocoSet, folder: Path, scenes: Mapping[int, str] | None = None) -> Path:
+    """The evaluated pictures, with their scenes, and their objects as a COCO file; returns it."""
+    scenes = scenes or {}
     annotations: list[dict[str, Any]] = []
     for image, objects in truth.objects.items():
         columns = (
@@ -69,11 +73,24 @@ def save_truth(truth: CocoSet, folder: Path) -> Path:
             annotations.append(place | {"bbox": box, "area": area, "iscrowd": int(crowd)})
     images = [
         {"id": p.id, "file_name": p.file_name, "width": p.width, "height": p.height}
+        | ({SCENE: scenes[p.id]} if p.id in scenes else {})
         for p in truth.images
     ]
     categories = [{"id": key, "name": name} for key, name in truth.categories.items()]
     coco = {"images": images, "categories": categories, "annotations": annotations}
     return _write(folder / TRUTH, coco)
+
+
+def load_settings(folder: Path) -> dict[str, Any]:
+    """What a finished study was told; empty where it left no study.json."""
+    path = folder / "study.json"
+    settings: dict[str, Any] = json.loads(path.read_text())["settings"] if path.is_file() else {}
+    return settings
+
+
+def has_scenes(folder: Path) -> bool:
+    """Whether a study drew whole scenes."""
+    return any(SCENE in row for row in json.loads((folder / TRUTH).read_text())["images"])
 
 
 def load_truth(folder: Path) -> CocoSet:

@@ -42,6 +42,33 @@ def test_no_picture_is_resized_in_training_or_evaluation(name: str) -> None:
     assert sizes == [((2, 3, 96, 128), [(72, 104)] * 2)] * 2
 
 
+@pytest.mark.parametrize("name", ["small_fcos", LIGHT])
+def test_pictures_are_normalised_once_and_by_the_detector_alone(name: str) -> None:
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]  # ImageNet's
+    seen: list[Tensor] = []
+    model = seeded(name).eval()
+    model.transform.register_forward_hook(lambda *given: seen.append(given[2][0].tensors))
+    as_detector(model, label_ids=[None, 3, 7])([mean.expand(3, 64, 64), torch.zeros(3, 64, 64)])
+    assert seen[0][0].abs().max() < 1e-6
+    assert seen[0][1].mean(dim=(1, 2)).tolist() == pytest.approx([-2.118, -2.036, -1.804], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ssd300_vgg16", "ssdlite320_mobilenet_v3_large"])
+def test_a_family_that_shrinks_every_window_to_its_own_size_is_no_choice(name: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown detector '{name}'"):
+        build_model(name, num_classes=3)
+
+
+def test_a_batch_is_one_call_of_the_model_and_leaves_no_gradient() -> None:
+    model = seeded("small_fcos")
+    batches: list[int] = []
+    model.register_forward_pre_hook(lambda _, given: batches.append(len(given[0])))
+    found = as_detector(model, label_ids=[None, 3, 7])(pictures(5, height=32, width=32))
+    assert batches == [5]
+    assert any(len(each) for each in found)
+    assert not any(each.boxes.requires_grad or each.scores.requires_grad for each in found)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_keeps_low_scores_and_many_boxes(name: str) -> None:
     with torch.device("meta"):

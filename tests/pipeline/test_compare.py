@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,3 +115,35 @@ def test_without_an_arm_every_arm_that_both_have_is_compared(studies, capsys):
         path.unlink()
     with pytest.raises(ValueError, match="has the arms bicubic, old, sr_x4"):
         compare(studies, statistics=QUICK)
+
+
+def told(folder, **settings):
+    (folder / "study.json").write_text(json.dumps({"settings": settings}))
+
+
+@pytest.mark.parametrize(
+    ("key", "values"), [("protocol", ("native", "synthetic")), ("max_detections", (100, 500))]
+)
+def test_studies_of_other_rules_are_no_comparison(studies, key, values):
+    for folder, value in zip(studies, values, strict=True):
+        told(folder, **{key: value})
+    with pytest.raises(ValueError, match=f"measured with {key} {values[0]} and .* {values[1]}"):
+        compare(studies, arm="sr x4", statistics=QUICK)
+
+
+def test_the_limit_of_the_studies_is_that_of_the_comparison(studies):
+    for folder in studies:
+        told(folder, protocol="native", max_detections=1)
+    gain = compare(studies, arm="sr x4", statistics=QUICK)[0]
+    assert (gain.metric, gain.value) == ("AP", gain.reference_value)  # one of two counts in both
+
+
+def test_scenes_that_a_study_drew_are_drawn_again(studies, truth):
+    arms = {"arm": "sr x4", "statistics": QUICK}
+    assert compare(studies, **arms)[0].units == 8
+    scenes = {picture.id: str(picture.id % 2) for picture in truth.images}
+    for folder in studies:
+        save_truth(truth, folder, scenes=scenes)
+    assert compare(studies, **arms)[0].units == 2
+    named = replace(QUICK, groups=r"^([1-3])|^([4-8])")
+    assert compare(studies, arm="sr x4", statistics=named)[0].units == 8

@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from detection.boxes import xyxy_to_xywh
+from detection.crops import see_windows
 from detection.detectors import save_detector
 from detection.families import build_model
 from pipeline import cli
 from pipeline.fingerprints import fingerprint, listed
 from pipeline.pictures import read_picture, to_float, write_picture
+from pipeline.plans import plan_windows
 from pipeline.registered import packed
 from pipeline.served import _load_pyfunc
 from pipeline.study_files import load_truth
@@ -276,6 +278,28 @@ def test_a_detector_finetuned_for_another_network_is_refused(scene, capsys):
 def test_tuning_merges_without_pictures_set_aside_is_refused(scene, capsys):
     assert cli.main(words(scene, "--arms", "bicubic", "--tune_merge", "true")) == 2
     assert "--calibrate_on" in capsys.readouterr().err
+
+
+def test_every_arm_looks_through_the_same_windows_laid_once(scene, monkeypatch):
+    laid, seen = [], []
+    monkeypatch.setattr("pipeline.detect.plan_windows", _told_to(laid, plan_windows))
+    monkeypatch.setattr("pipeline.look.see_windows", _told_to(seen, see_windows))
+    arms = ("--arms", f"sr={scene / 'sr.safetensors'}", "nearest", "crops", "original")
+    more = ("--windows.kind", "random", "--windows.size", "32", "--join.full", "true")
+    assert cli.main(words(scene, *arms, *more)) == 0
+    assert len(laid) == 1
+    plans = [plan for _, plan, *_ in seen]
+    assert len(plans) == 5  # the reference, too
+    stored = json.loads((scene / "study" / "windows.json").read_text())["digest"]
+    assert {plan.digest for plan in plans} == {stored}
+
+
+def _told_to(calls, function):
+    def told(*given, **named):
+        calls.append(given)
+        return function(*given, **named)
+
+    return told
 
 
 @pytest.mark.slow

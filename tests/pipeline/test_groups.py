@@ -6,7 +6,6 @@ import pytest
 from detection.truth import CocoSet, Picture
 from pipeline.calibrating import set_aside
 from pipeline.groups import scene_groups
-from pipeline.study import Pictures
 
 NAMES = ("0_a_1.png", "0_a_2.png", "1_b_1.png", "1_c_1.png")
 
@@ -22,28 +21,28 @@ def coco(tmp_path) -> Path:
 
 
 @pytest.fixture
-def pictures(coco) -> Pictures:
+def truth(coco) -> CocoSet:
     images = tuple(Picture(10 + i, name, 8, 8) for i, name in enumerate(NAMES))
-    return Pictures(CocoSet(coco, images, {1: "thing"}, {}, []), {}, None)
+    return CocoSet(coco, images, {1: "thing"}, {}, [])
 
 
-def test_scenes_come_from_a_field_of_the_annotation_file(pictures, coco):
-    groups = scene_groups("video_id", pictures, [coco])
+def test_scenes_come_from_a_field_of_the_annotation_file(truth, coco):
+    groups = scene_groups("video_id", truth, [coco])
     assert groups == {10: "0", 11: "0", 12: "1", 13: "1"}
 
 
-def test_scenes_come_from_a_pattern_in_the_file_name(pictures, coco):
-    groups = scene_groups(r"^(\d)_(\w)_", pictures, [coco])
+def test_scenes_come_from_a_pattern_in_the_file_name(truth, coco):
+    groups = scene_groups(r"^(\d)_(\w)_", truth, [coco])
     assert groups == {10: "0/a", 11: "0/a", 12: "1/b", 13: "1/c"}
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_scenes_come_from_a_file_of_names(pictures, coco, form):
+def test_scenes_come_from_a_file_of_names(truth, coco, form):
     path = coco.parent / f"scenes.{form}"
     scenes = dict(zip(NAMES, ("x", "x", "y", "y"), strict=True))
     rows = "".join(f"{name},{scene}\n" for name, scene in scenes.items())
     path.write_text(rows if form == "csv" else json.dumps(scenes))
-    assert set(scene_groups(str(path), pictures, [coco]).values()) == {"x", "y"}
+    assert set(scene_groups(str(path), truth, [coco]).values()) == {"x", "y"}
 
 
 @pytest.mark.parametrize(
@@ -51,13 +50,13 @@ def test_scenes_come_from_a_file_of_names(pictures, coco, form):
     [("scene", "no field of the images"), (r"^(7)", "names no group for 0_a_1.png"),
      ("(", "is no pattern"), ("(png)", "all 4 pictures into one group")],
 )  # fmt: skip
-def test_what_names_no_scenes_is_refused_with_what_is_allowed(pictures, coco, how, says):
+def test_what_names_no_scenes_is_refused_with_what_is_allowed(truth, coco, how, says):
     with pytest.raises(ValueError, match=says.replace("(", r"\(")):
-        scene_groups(how, pictures, [coco])
+        scene_groups(how, truth, [coco])
 
 
-def test_without_groups_each_picture_stands_for_itself(pictures, coco):
-    assert scene_groups(None, pictures, [coco]) == {}
+def test_without_groups_each_picture_stands_for_itself(truth, coco):
+    assert scene_groups(None, truth, [coco]) == {}
 
 
 @pytest.mark.parametrize("seed", range(5))

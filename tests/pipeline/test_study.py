@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from detection.gain import paired_gains
 from detection.group import Merge
 from detection.windows import WindowPlan
 from pipeline.arms import CROPS, LARGER, NONE, ORIGINAL
+from pipeline.calibrating import calibrated, chosen_merge
 from pipeline.pictures import write_picture
 from pipeline.plans import plan_windows
-from pipeline.study import Rules, Split, equal_zoom, find_in_full, load_pictures, run_arm
+from pipeline.study import Full, Rules, Split, equal_zoom, find_in_full, load_pictures, run_arm
 from pipeline.study_settings import Join, Windows
 from pipeline.upscalers import open_upscaler
 from sr_module.degrade import Degradation
@@ -237,6 +239,40 @@ def test_what_lies_in_a_region_without_annotations_counts_in_no_arm(tmp_path):
     assert arm(pictures, ORIGINAL).evaluation.metrics["AP"] == pytest.approx(1.0)
     plain = load_pictures([path], [folder], degradation=Degradation(4), limit=None, ignored=[])
     assert set(plain.truth.categories) == {7, 9}
+
+
+def test_what_lies_in_a_region_takes_no_place_among_the_best_of_a_picture(pictures):
+    boxes = torch.tensor([[4.0, 4, 12, 12], [60, 60, 70, 70]])
+    sure = Detections(boxes, torch.tensor([0.9, 0.5]), torch.tensor([7, 7]))
+    within = replace(pictures, regions={1: torch.tensor([[0.0, 0, 20, 20]])})
+    laid = replace(split(within), full=Full(dict.fromkeys((1, 2, 3), sure), 0.0))
+    rules = Rules(find_bright, Join(), Merge(), max_detections=1)
+    found = run_arm("none", NONE, split=laid, rules=rules, upscaler=None).found
+    assert found[1].boxes.tolist() == boxes[1:].tolist()
+    assert found[2].boxes.tolist() == boxes[:1].tolist()
+
+
+def test_what_lies_in_a_region_teaches_nothing_about_scores(pictures, monkeypatch):
+    boxes = torch.tensor([[52.0, 40, 60, 48], [12, 60, 28, 76], [80, 80, 90, 90]])
+    seen = Detections(boxes, torch.full((3,), 0.5), torch.full((3,), 7))
+    regions = {2: torch.tensor([[78.0, 78, 96, 96]])}
+    shown, tried = [], []
+
+    def one(pictures):
+        return replace(split(pictures), full=Full({2: seen}, 0.0))
+
+    monkeypatch.setattr(
+        "pipeline.study.calibrated", lambda *given: shown.append(given[1]) or calibrated(*given)
+    )
+    monkeypatch.setattr(
+        "pipeline.study.chosen_merge", lambda *given: tried.append(given[1]) or chosen_merge(*given)
+    )
+    alone = replace(pictures.only([2]), regions=regions)
+    rules = Rules(find_bright, Join(), Merge(), tune=True)
+    result = run_arm("none", NONE, split=one(alone), rules=rules, upscaler=None, held=one(alone))
+    assert len(shown[0]["whole picture"][2]) == len(tried[0][2]) == 2
+    raw, _ = result.trust["whole picture"]
+    assert sum(raw.count) == 2
 
 
 def test_the_larger_picture_finds_what_it_shows_where_it_is_in_original_pixels(pictures):
