@@ -33,7 +33,6 @@ from pipeline.study import ArmResult, Pictures
 from pipeline.study_tables import (
     finetuned_table,
     objects_table,
-    probability,
     study_tables,
     trust_table,
 )
@@ -84,14 +83,13 @@ class Findings:
 
 
 def verdict(study: Findings) -> str:
-    """What the study says, one clause for each super-resolution arm."""
-    clauses = [_clause(study, name) for name in study.networks]
-    if not clauses:
+    """What the study says: of every super-resolution arm, whether it helps, over all and small."""
+    if not any(study.gain(name, "AP") for name in study.networks):
         return "No super-resolution arm was measured."
-    says = f"Against {study.reference} at the same geometry: {'; '.join(clauses)}."
+    says = f"Against {study.reference} at the same geometry: {_said(study)}."
     if study.finetuned is not None and study.finetuned.networks:
-        learnt = [_clause(study.finetuned, name) for name in study.finetuned.networks]
-        says += f" With detectors that learnt from each arm's pictures: {'; '.join(learnt)}."
+        says += f" With detectors that learnt from each arm's pictures: {_said(study.finetuned)}."
+    says += _unseen(study)
     if tested := [name for name, count in study.seen.items() if count]:
         says = f"No test: {' and '.join(tested)} learnt from these very pictures. {says}"
     if study.plan.oracle:
@@ -99,33 +97,56 @@ def verdict(study: Findings) -> str:
     return says
 
 
-def _clause(study: Findings, name: str) -> str:
-    gain = study.gain(name, "AP")
-    if gain is None:
-        return f"{name} was not measured"
-    says = {"helps": "helps", "hurts": "hurts", "inconclusive": "is inconclusive"}[gain.verdict]
-    interval = f"95 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
-    test = study.measures.test(name, "AP")
-    chance = f", p {probability(test.p_holm)}" if test else ""
-    clause = f"{name} {says}, AP {100 * gain.difference:+.1f} points ({interval}{chance})"
-    return clause + _recovered(study, gain) + _unseen(gain)
+VERBS = {
+    "helps": ("helps", "help"),
+    "hurts": ("hurts", "hurt"),
+    "inconclusive": ("is inconclusive", "are inconclusive"),
+}
+"""By the verdict of a gain, for one arm and for several."""
 
 
-def _unseen(gain: Gain) -> str:
+def _said(study: Findings) -> str:
+    """Over all sizes, then on small objects where there are any."""
+    small = _clauses(study, "AP_small")
+    return f"in AP {_clauses(study, 'AP')}" + (f"; on small objects {small}" if small else "")
+
+
+def _clauses(study: Findings, metric: str) -> str:
+    """The super-resolution arms by what is known of them, in points with their 95 % interval."""
+    gains = [study.gain(name, metric) for name in study.networks]
+    measured = [gain for gain in gains if gain and not math.isnan(gain.low)]
+    clauses = []
+    for kind, verbs in VERBS.items():
+        of_kind = [
+            f"{gain.arm} {100 * gain.difference:+.1f} "
+            f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}{_recovered(study, gain)})"
+            for gain in measured
+            if gain.verdict == kind
+        ]
+        if of_kind:
+            *others, last = of_kind
+            listed = f"{', '.join(others)} and {last}" if others else last
+            clauses.append(f"{listed} {verbs[len(of_kind) > 1]}")
+    return ", ".join(clauses)
+
+
+def _unseen(study: Findings) -> str:
     """What an inconclusive study could have seen."""
-    if gain.verdict != "inconclusive" or math.isnan(gain.detectable):
+    gains = [gain for name in study.networks if (gain := study.gain(name, "AP"))]
+    unsure = [g for g in gains if g.verdict == "inconclusive" and not math.isnan(g.detectable)]
+    if not unsure:
         return ""
     return (
-        f", where {gain.images} pictures with {gain.objects:,} objects would show "
-        f"{100 * gain.detectable:.1f} points or more"
+        f" Its {unsure[0].images} pictures with {unsure[0].objects:,} objects show differences of "
+        f"{100 * max(gain.detectable for gain in unsure):.1f} points of AP or more."
     )
 
 
 def _recovered(study: Findings, gain: Gain) -> str:
     """The share of what perfect super-resolution would give, where that is anything."""
     oracle = next((arm.name for arm in study.arms if arm.spec == ORIGINAL), None)
-    ceiling = study.gain(oracle, "AP") if oracle else None
-    if ceiling is None or ceiling.low <= 0 or gain.difference <= 0:
+    ceiling = study.gain(oracle, gain.metric) if oracle else None
+    if ceiling is None or not ceiling.low > 0 or gain.low <= 0:
         return ""
     return (
         f", {100 * gain.difference / ceiling.difference:.0f} % of what the original pictures give"
