@@ -45,6 +45,7 @@ def draw_settings(standing: Standing, space: Space, objective: Mapping[str, Mode
         place.remove()
     for line in axes:
         line[0].set_ylabel(metric)
+        line[0].ticklabel_format(axis="y", useOffset=False)
     _legend(figure, places[0], standing)
     return figure
 
@@ -94,6 +95,9 @@ def draw_pareto(standing: Standing, objective: Mapping[str, Mode]) -> "Figure":
         axes.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
     axes.set_xlabel(f"{first} ({objective[first]})")
     axes.set_ylabel(f"{second} ({objective[second]})")
+    axes.ticklabel_format(useOffset=False)
+    axes.tick_params(axis="x", rotation=30)
+    axes.margins(0.12)  # names of trials stand beside their points
     axes.grid(alpha=0.25)
     _legend(figure, axes, standing)
     return figure
