@@ -215,8 +215,7 @@ class ShardData(pl.LightningDataModule):
         place = f"{self._rank()}/{self._batches_done()}" if training else f"val/{int(batch.sum())}"
         rng = random.Random(f"noise/{self.seed}/{place}")
         noise = torch.Generator().manual_seed(rng.getrandbits(63))
-        lr = self.degradation(hr.flatten(0, -4), noise)
-        lr = lr.view(*hr.shape[:-2], *lr.shape[-2:])
+        lr = self.degradation(hr, noise)
         if training and self.margin:
             lr, hr = self._without_margin(lr, hr, rng)
         if hr.ndim == 4:

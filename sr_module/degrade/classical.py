@@ -16,7 +16,14 @@ from torch import Tensor
 
 from sr_module.degrade.blur import gaussian_blur
 from sr_module.degrade.codecs import through_jpeg, through_webp
-from sr_module.degrade.draws import Quality, check_range, draw, draw_quality, draw_seeds
+from sr_module.degrade.draws import (
+    Quality,
+    check_range,
+    draw,
+    draw_quality,
+    draw_seeds,
+    frame_seeds,
+)
 from sr_module.resize import imresize
 
 _MAX_BLUR = 32.0
@@ -77,20 +84,26 @@ class Degradation:
         """Low-resolution pictures of ``hr``.
 
         Args:
-            hr: ``(B, 3, H, W)`` or ``(3, H, W)``, floating point in [0, 1]; sides divisible by the
-                scale.
-            generator: gives each picture its seed, one after the other; on the CPU it is not waited
-                for.
+            hr: ``(B, 3, H, W)`` or ``(3, H, W)``, or clips ``(B, T, 3, H, W)``, whose frames share
+                all that is drawn but the noise itself; floating point in [0, 1], sides divisible by
+                the scale.
+            generator: gives each picture or clip its seed, one after the other; one on the CPU is
+                not waited for.
 
         Returns:
-            ``(B, 3, H / scale, W / scale)``, or without B, on the device of ``hr``.
+            ``(B, 3, H / scale, W / scale)``, or without B or with T, on the device of ``hr``.
 
         Raises:
             ValueError: sides that the scale does not divide.
         """
         check_sides(hr, self.scale)
         pictures = hr.reshape(-1, *hr.shape[-3:])
-        drawn = [self._draw(seed) for seed in draw_seeds(len(pictures), generator)]
+        frames = hr.shape[-4] if hr.ndim == 5 else 1
+        drawn = [
+            drawn._replace(seed=seed)
+            for drawn in map(self._draw, draw_seeds(len(pictures) // frames, generator))
+            for seed in frame_seeds(drawn.seed, frames)
+        ]
         lr = gaussian_blur(pictures, [each.blur for each in drawn])
         lr = imresize(lr, Fraction(1, self.scale))
         lr = _compress(_add_noise(lr, drawn), drawn)

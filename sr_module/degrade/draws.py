@@ -22,6 +22,11 @@ def draw_seeds(count: int, generator: torch.Generator | None) -> list[int]:
     ]
 
 
+def frame_seeds(seed: int, frames: int) -> list[int]:
+    """Seeds of the noise in each frame of a clip; the first frame's is the clip's own."""
+    return [seed, *(random.Random(f"{seed}/{frame}").getrandbits(63) for frame in range(1, frames))]
+
+
 def draw(rng: random.Random, bounds: Range) -> float:
     """A value between the bounds, or the one value."""
     return rng.uniform(*bounds) if isinstance(bounds, tuple) else float(bounds)

@@ -1,11 +1,12 @@
 """JPEG as arithmetic on tensors: on accelerators, and where a gradient must pass.
 
-Written after libjpeg step by step (ITU-T T.81; its integer tables, 4:2:0 chroma by the mean of
-four, triangular enlargement of chroma), so that it differs from libjpeg's own result by a level
-here and there. Where libjpeg rounds, the gradient passes as if it did not.
+Libjpeg's own integers step by step: ITU-T T.81's tables, 4:2:0 chroma by the mean of four, the
+"slow" cosine transform with 13 bits after the point (Loeffler et al. 1989), triangular enlargement
+of chroma. Float64 holds them all, so the result is libjpeg's to the last bit. A transform that
+rounds elsewhere is not a level off but a quantisation step, wherever a frequency lies near the
+border of two. Where libjpeg rounds, the gradient passes as if it did not.
 """
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -25,8 +26,17 @@ _CHROMA = (
     24, 26, 56, 99, 99, 99, 99, 99, 47, 66, 99, 99, 99, 99, 99, 99,
 ) + (99,) * 32  # fmt: skip
 
-_TIE = 1e-3
-"""What decides halves, which float32 hits by chance; other values lie farther from them."""
+_TO_YCC = ((19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329))
+"""JFIF's colours, times 2 ** 16."""
+_RED, _BLUE, _GREEN = 91881, 116130, (-22554, -46802)
+"""And back: of red chroma, of blue chroma, of blue and red chroma."""
+
+_FREQUENCIES = (
+    (8192, 8192, 8192, 8192), (11363, 9633, 6437, 2260), (10703, 4433, -4433, -10703),
+    (9633, -2259, -11362, -6436), (8192, -8192, -8192, 8192), (6437, -11362, 2261, 9633),
+    (4433, -10704, 10704, -4433), (2260, -6436, 9633, -11363),
+)  # fmt: skip
+"""Half of each row of the cosine transform, times sqrt(8) * 2 ** 13; odd rows change sign."""
 
 
 def quantisation_tables(quality: int) -> Tensor:
@@ -49,53 +59,51 @@ def differentiable_jpeg(pictures: Tensor, qualities: Sequence[int]) -> Tensor:
         The same shape, in 8-bit levels.
     """
     height, width = pictures.shape[-2:]
-    tables = torch.stack([quantisation_tables(quality) for quality in qualities]).to(pictures)
-    luma, blue, red = _to_ycc(_round(pictures.clamp(0, 1) * 255)).unbind(1)
-    chroma = _halved(torch.stack([blue, red], 1))
-    luma = _coded(luma.unsqueeze(1), tables[:, :1])
-    chroma = _coded(chroma, tables[:, 1:])
-    enlarged = _doubled(chroma)[..., :height, :width]
-    return _to_rgb(luma, enlarged).clamp(0, 255) / 255
+    tables = torch.stack([quantisation_tables(quality) for quality in qualities])
+    tables = tables.to(pictures.device, torch.float64)
+    with torch.autocast(pictures.device.type, enabled=False):
+        exact = (pictures.clamp(0, 1) * 255).double()
+        planes = _to_ycc(exact + (exact.round() - exact).detach())
+        luma = _coded(planes[:, :1], tables[:, :1])
+        chroma = _coded(_halved(planes[:, 1:]), tables[:, 1:])[..., : (width + 1) // 2]
+        levels = _to_rgb(luma[:, 0], _doubled(chroma)[..., :height, :width] - 128)
+    return levels.clamp(0, 255).to(pictures.dtype) / 255
 
 
-class _Round(torch.autograd.Function):
-    """Rounds; its gradient is that of doing nothing."""
+class _Floor(torch.autograd.Function):
+    """Rounds down; its gradient is that of doing nothing."""
 
     @staticmethod
     def forward(ctx: object, x: Tensor) -> Tensor:
-        return x.round()
+        return x.floor()
 
     @staticmethod
     def backward(ctx: object, *gradients: Tensor) -> Tensor:
         return gradients[0]
 
 
-def _round(x: Tensor) -> Tensor:
-    rounded: Tensor = _Round.apply(x)
-    return rounded
-
-
-def _away_from_zero(x: Tensor) -> Tensor:
-    """Rounds; halves go away from zero."""
-    return _round(x + torch.sign(x.detach()) * _TIE)
-
-
 def _floor(x: Tensor) -> Tensor:
-    """Of multiples of 1/16, as integer shifts do it."""
-    return _round(x - 15 / 32)
+    floored: Tensor = _Floor.apply(x)
+    return floored
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """To whole numbers; halves go up."""
+    return _floor(x + 0.5)
 
 
 def _to_ycc(rgb: Tensor) -> Tensor:
-    """JFIF's full-range YCbCr, in whole levels."""
-    red, green, blue = rgb.unbind(1)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    return _round(torch.stack([luma, (blue - luma) / 1.772 + 128, (red - luma) / 1.402 + 128], 1))
+    """Full-range YCbCr in whole levels; halves of luma go up, of chroma down."""
+    matrix = rgb.new_tensor(_TO_YCC)
+    offset = rgb.new_tensor([0.5, 128.5 - 2**-16, 128.5 - 2**-16]).view(-1, 1, 1)
+    return _floor(torch.einsum("oc,bchw->bohw", matrix, rgb) / 2**16 + offset)
 
 
 def _to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
-    y, blue, red = luma[:, 0], chroma[:, 0] - 128, chroma[:, 1] - 128
-    green = y - _round(0.344136 * blue + 0.714136 * red)
-    return torch.stack([y + _round(1.402 * red), green, y + _round(1.772 * blue)], 1)
+    blue, red = chroma.unbind(1)
+    green = _rounded((_GREEN[0] * blue + _GREEN[1] * red) / 2**16)
+    red, blue = _rounded(_RED * red / 2**16), _rounded(_BLUE * blue / 2**16)
+    return torch.stack([luma + red, luma + green, luma + blue], 1)
 
 
 def _halved(chroma: Tensor) -> Tensor:
@@ -103,7 +111,7 @@ def _halved(chroma: Tensor) -> Tensor:
     height, width = chroma.shape[-2:]
     blocks = -(-width // 16)  # libjpeg fills whole blocks to the right before it reduces
     around = F.pad(chroma, [0, 16 * blocks - width, 0, height % 2], mode="replicate")
-    bias = torch.tensor([0.25, 0.5], device=chroma.device).repeat(4 * blocks)
+    bias = chroma.new_tensor([0.25, 0.5]).repeat(4 * blocks)
     return _floor(F.avg_pool2d(around, 2) + bias)
 
 
@@ -114,14 +122,13 @@ def _coded(plane: Tensor, tables: Tensor) -> Tensor:
     rows, columns = around.shape[-2] // 8, around.shape[-1] // 8
     shape = (*around.shape[:-2], rows, 8, columns, 8)
     blocks = around.reshape(shape).transpose(-3, -2)
-    cosines = _cosines(plane.dtype, plane.device)
-    steps = tables[:, :, None, None]
-    with torch.autocast(plane.device.type, enabled=False):
-        eighths = _round(8 * (cosines @ blocks @ cosines.T))  # as whole numbers, ties are its ties
-        frequencies = _away_from_zero(eighths / (8 * steps)) * steps
-        blocks = cosines.T @ frequencies @ cosines
+    forth, steps = _cosines(plane.device), tables[:, :, None, None]
+    # Two bits after the point are kept between the passes, and eighths in front of quantisation.
+    eighths = _rounded(forth @ _rounded(blocks @ forth.T / 2**11) / 2**15)
+    sign = eighths.detach().sign()  # halves go away from zero
+    frequencies = sign * _rounded(sign * eighths / (8 * steps)) * steps
+    blocks = _rounded(_rounded(forth.T @ frequencies / 2**11) @ forth / 2**18)
     whole = blocks.transpose(-3, -2).flatten(-4, -3).flatten(-2)
-    whole = _round(whole + _TIE)  # halves go up
     return (whole + 128).clamp(0, 255)[..., :height, :width]
 
 
@@ -137,9 +144,8 @@ def _doubled(chroma: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(mode=False)
-def _cosines(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The orthonormal discrete cosine transform of eight values."""
-    place = torch.arange(8, dtype=torch.float64)
-    matrix = torch.cos((2 * place + 1) * place.unsqueeze(1) * math.pi / 16) / 2
-    matrix[0] /= math.sqrt(2)
-    return matrix.to(device, dtype)
+def _cosines(device: torch.device) -> Tensor:
+    """The cosine transform of eight values in libjpeg's integers; its inverse is its transpose."""
+    half = torch.tensor(_FREQUENCIES, dtype=torch.float64)
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(4).unsqueeze(1)
+    return torch.cat((half, signs * half.flip(1)), 1).to(device)

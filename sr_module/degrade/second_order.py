@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from sr_module.degrade.classical import check_sides
 from sr_module.degrade.codecs import through_jpeg
-from sr_module.degrade.draws import check_range, draw, draw_quality, draw_seeds
+from sr_module.degrade.draws import check_range, draw, draw_quality, draw_seeds, frame_seeds
 from sr_module.degrade.kernels import draw_blur, draw_sinc, filtered
 from sr_module.degrade.noise import gaussian_noise, poisson_noise
 from sr_module.degrade.sharpen import sharpen
@@ -155,20 +155,26 @@ class SecondOrder:
         """Low-resolution pictures of ``hr``.
 
         Args:
-            hr: ``(B, 3, H, W)`` or ``(3, H, W)``, floating point in [0, 1]; sides divisible by the
-                scale.
-            generator: gives each picture its seed, one after the other.
+            hr: ``(B, 3, H, W)`` or ``(3, H, W)``, or clips ``(B, T, 3, H, W)``, whose frames share
+                all that is drawn but the noise itself; floating point in [0, 1], sides divisible by
+                the scale.
+            generator: gives each picture or clip its seed, one after the other.
 
         Returns:
-            ``(B, 3, H / scale, W / scale)``, or without B, in 8-bit levels, on the device of
-            ``hr``.
+            ``(B, 3, H / scale, W / scale)``, or without B or with T, in 8-bit levels, on the device
+            of ``hr``.
 
         Raises:
             ValueError: sides that the scale does not divide.
         """
         check_sides(hr, self.scale)
         pictures = hr.reshape(-1, *hr.shape[-3:])
-        drawn = [self._draw(seed) for seed in draw_seeds(len(pictures), generator)]
+        frames = hr.shape[-4] if hr.ndim == 5 else 1
+        drawn = [
+            drawn._replace(seed=seed)
+            for drawn in map(self._draw, draw_seeds(len(pictures) // frames, generator))
+            for seed in frame_seeds(drawn.seed, frames)
+        ]
         if self.sharpened:
             pictures = sharpen(pictures)
         pictures = _blur(pictures, [each.first.kernel for each in drawn])

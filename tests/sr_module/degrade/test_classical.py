@@ -32,6 +32,27 @@ def test_a_batch_equals_its_pictures_one_by_one():
     assert torch.equal(batched, alone)
 
 
+def test_frames_of_a_clip_share_the_draw_and_those_of_a_batch_do_not():
+    degrade = Degradation(2, blur_sigma=(0, 4), jpeg_quality=(5, 95), webp_quality=(5, 95))
+    still = photo().expand(5, -1, -1, -1)
+    clips = degrade(still.repeat(2, 1, 1, 1, 1), torch.Generator().manual_seed(3))
+    assert clips.shape == (2, 5, 3, 24, 24)
+    assert torch.equal(clips, clips[:, :1].expand_as(clips))
+    assert not torch.equal(clips[0], clips[1])
+    batch = degrade(still, torch.Generator().manual_seed(3))
+    assert len(batch.flatten(1).unique(dim=0)) == 5
+
+
+def test_noise_of_a_clip_is_as_strong_in_every_frame_but_is_not_the_same():
+    grey = torch.full((1, 4, 3, 96, 96), 0.5)
+    degrade = Degradation(1, noise_sigma=(2, 40))
+    clip = degrade(grey, torch.Generator().manual_seed(8))[0]
+    assert torch.equal(clip[0], degrade(grey[:, 0], torch.Generator().manual_seed(8))[0])
+    deviations = clip.std((1, 2, 3))
+    assert deviations.max() < 1.05 * deviations.min()
+    assert len(clip.flatten(1).unique(dim=0)) == 4
+
+
 def test_memory_format_does_not_matter():
     hr = photo(2)
     strided = hr.contiguous(memory_format=torch.channels_last)

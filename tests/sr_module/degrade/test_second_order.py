@@ -46,6 +46,17 @@ def test_pictures_of_one_batch_are_degraded_differently():
     assert len({each.sum().item() for each in lr}) == 12
 
 
+def test_frames_of_a_clip_share_kernels_sizes_and_qualities():
+    silent = Stage(gaussian=1.0, noise_sigma=(0.0, 0.0))
+    degrade = SecondOrder(4, first=silent, second=silent)
+    clips = degrade(scene(1).expand(2, 3, -1, -1, -1), seeded(1))
+    assert clips.shape == (2, 3, 3, 16, 16)
+    assert torch.equal(clips, clips[:, :1].expand_as(clips))
+    assert not torch.equal(clips[0], clips[1])
+    noisy = SecondOrder(4)(scene(1).expand(2, 3, -1, -1, -1), seeded(1))
+    assert not torch.equal(noisy[:, 0], noisy[:, 1])
+
+
 def test_results_are_eight_bit_levels_in_range():
     lr = SecondOrder(2)(scene(8, 48), seeded(3))
     assert lr.shape == (8, 3, 24, 24)
