@@ -10,12 +10,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, multiprocessing
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pipeline.data import ShardData
 from pipeline.resume import SameBuffers
 from pipeline.train import configured, fit
 from sr_module.adversarial import Adversarial
+from sr_module.closed_form import ClosedForm
 from sr_module.optimisation import Optimisation
 from sr_module.regression import Regression
 from sr_module.resize import imresize
@@ -259,3 +260,26 @@ def test_ranks_that_do_not_see_the_same_run_are_refused(tiny: Any, tmp_path: Pat
         assert f"rank {rank} of 2 goes on from" in said
         assert own in said
         assert "must lie on a disk that all nodes share" in said
+
+
+def _solve(rank: int, ranks: int, out: Path) -> None:
+    torch.manual_seed(0)
+    hr = torch.nn.functional.interpolate(torch.rand(8, 3, 8, 8), scale_factor=4, mode="bicubic")
+    lr = imresize(hr, 0.25)
+    model = ClosedForm("raisr", arch_args={"patch": 3})
+    share = DataLoader(TensorDataset(lr[rank::ranks], hr[rank::ranks]), 2)
+    whole = DataLoader(TensorDataset(lr, hr), 1)
+    steps = len(lr) // (2 * ranks)
+    plain = {"use_distributed_sampler": False, "num_sanity_val_steps": 0, "precision": "32-true"}
+    trainer(ranks, max_steps=steps, **plain).fit(model, share, whole)
+    torch.save(model.averaged.filters, out / f"{ranks}-{rank}.pt")
+
+
+@pytest.mark.slow
+def test_filters_are_solved_from_the_pictures_of_all_ranks(tmp_path: Path):
+    for ranks in (1, 2):
+        together(ranks, _solve, tmp_path)
+    alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
+    assert alone.abs().sum() > 0
+    assert torch.allclose(first, alone, atol=1e-4)
+    assert torch.equal(first, second)
