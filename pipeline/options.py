@@ -1,12 +1,13 @@
 """Turning a typed function into a command line, the same way for every command."""
 
+import dataclasses
 import difflib
 import inspect
 import itertools
 import json
 import re
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -75,9 +76,17 @@ def _configs(words: list[str]) -> str:
 
 def _list_options(function: Callable[..., Any]) -> set[str]:
     hints = typing.get_type_hints(function)
-    return {
-        f"--{name}" for name in inspect.signature(function).parameters if _is_list(hints.get(name))
-    }
+    names = inspect.signature(function).parameters
+    return {f"--{place}" for name in names for place in _lists_in(name, hints.get(name))}
+
+
+def _lists_in(place: str, hint: object) -> Iterator[str]:
+    """A parameter that is a list, or the lists of a settings object, however deep."""
+    if _is_list(hint):
+        yield place
+    elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        for name, inner in typing.get_type_hints(hint).items():
+            yield from _lists_in(f"{place}.{name}", inner)
 
 
 def _is_list(hint: object) -> bool:

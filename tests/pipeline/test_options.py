@@ -1,5 +1,6 @@
 """Typed functions as commands: every option by its name, every mistake in one sentence."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,20 @@ def job(
         "names": names,
         "overwrite": overwrite,
     }
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Attributes:
+    qualities: some numbers.
+    """
+
+    qualities: list[int] | None = None
+
+
+def tried(out: Path, *, trials: Trials = Trials()) -> Trials:
+    """Does it, too."""
+    return trials
 
 
 def run(words: str) -> dict[str, object]:
@@ -62,6 +77,15 @@ def test_options_that_are_left_out_keep_their_defaults():
 def test_a_list_can_be_given_in_every_usual_way(words):
     assert run(f"{words} --out c")["images"] == [Path("a"), Path("b")]
     assert run(f"--out c {words}")["images"] == [Path("a"), Path("b")]
+
+
+@pytest.mark.parametrize("given", ["10 30", "[10,30]"])
+def test_a_list_of_a_settings_object_is_given_like_any_other(given):
+    words = f"--trials.qualities {given} --out c".split()
+    assert run_function(tried, words, name="tried") == Trials([10, 30])
+    assert run_function(tried, ["--out", "c", "--trials.qualities", "7"], name="tried") == Trials(
+        [7]
+    )
 
 
 def test_a_name_that_opens_with_a_bracket_is_a_name():
