@@ -39,6 +39,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as future versions do, and without a warning
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the settings are the user's
     "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # torch is imported first
 }
 STORE = 256 * 2**20
 """Bytes of an embedded Ray's shared memory: workers pass files, not objects."""
@@ -126,6 +127,8 @@ def fit_on_ray(
             storage_path=str(run.out.absolute()),
             failure_config=train.FailureConfig(max_failures=settings.failures),
             callbacks=list(callbacks),
+            # Below errors, it tells of each try to reach its own parts, with tracebacks.
+            logging_config=train.LoggingConfig("ERROR"),
         ),
     )
     try:
