@@ -2,12 +2,15 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 
-def medians(works: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
+def medians(works: Mapping[Name, Callable[[], object]], *, rounds: int) -> dict[Name, float]:
     """Median seconds of each work over ``rounds`` interleaved rounds, after one to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
+    seconds: dict[Name, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
             started = time.perf_counter()

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,15 +19,17 @@ from PIL import Image
 
 from benchmarks.clock import medians
 from benchmarks.served import Served, interleaved
-from pipeline.world import best_precision
 from sr_module import build, upscale
 
 WIDTH, HEIGHT, PICTURES, ROUNDS, THREADS = 768, 512, 3, 3, 2
 FRAME = (540, 960)
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 FAST: dict[str, tuple[str, dict[str, object]]] = {
     "srcnn 9-5-5": ("srcnn", {"middle": 5}),  # what the papers of the two others compare with
     "srcnn 9-1-5": ("srcnn", {}),
     "fsrcnn": ("fsrcnn", {}),
+    "fsrcnn-s": ("fsrcnn", {"features": 32, "shrunk": 5, "mapping": 1}),
     "espcn": ("espcn", {}),
     "raisr": ("raisr", {}),
     "compact 16 x 8": ("compact", {"features": 16, "convs": 8}),
@@ -90,14 +93,15 @@ def _weights(root: Path) -> Path:
 
 def _beside_srcnn() -> Iterator[tuple[str, str]]:
     """Every network enlarges the same frame; the weights do not matter for the time."""
-    precision = "bf16" if best_precision("auto").startswith("bf16") else "fp32"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     works = {}
     for name, (arch, args) in FAST.items():
         net = build(arch, 2, **args).to(device)
         frame = torch.rand(1, net.channels, *FRAME)
-        works[name] = partial(upscale, net, frame, precision=precision)
+        for precision in PRECISIONS:
+            works[name, precision] = partial(upscale, net, frame, precision=precision)
     seconds = medians(works, rounds=ROUNDS)
-    for name, value in seconds.items():
-        part = value / seconds["srcnn 9-5-5"]
-        yield f"{name} x2 to 1080p, {precision}", f"{value:7.3f} s   {part:6.3f} of SRCNN 9-5-5"
+    for (name, precision), value in seconds.items():
+        of = {p: value / seconds["srcnn 9-5-5", p] for p in PRECISIONS}
+        parts = "   ".join(f"{part:6.3f} of SRCNN 9-5-5 in {p}" for p, part in of.items())
+        yield f"{name} x2 to 1080p, {precision}", f"{value:7.3f} s   {parts}"

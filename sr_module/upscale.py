@@ -77,7 +77,9 @@ def upscale(
     height, width = batch.shape[-2:]
     tile = tile or best_tile(height, width, device, overlap=net.overlap)
     with _evaluating(net), torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
-        sr = _upscale_within_memory(net, batch, tile, device, progress)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        run = net.prepared(dtype) if device.type == "cpu" else net
+        sr = _upscale_within_memory(net, run, batch, tile, device, progress)
     return sr[0] if single else sr
 
 
@@ -179,6 +181,7 @@ def _evaluating(net: SRNet) -> Iterator[None]:
 
 def _upscale_within_memory(
     net: SRNet,
+    run: Callable[[Tensor], Tensor],
     batch: Tensor,
     tile: int,
     device: torch.device,
@@ -187,7 +190,7 @@ def _upscale_within_memory(
     """All tiles, starting again with smaller ones whenever the accelerator's memory runs out."""
     while True:
         try:
-            return _upscale_tiles(net, batch, tile, device, progress)
+            return _upscale_tiles(net, run, batch, tile, device, progress)
         except torch.OutOfMemoryError as error:
             if tile <= _SMALLEST:
                 raise MemoryError(
@@ -201,6 +204,7 @@ def _upscale_within_memory(
 
 def _upscale_tiles(
     net: SRNet,
+    run: Callable[[Tensor], Tensor],
     batch: Tensor,
     tile: int,
     device: torch.device,
@@ -211,7 +215,7 @@ def _upscale_tiles(
     shape = (len(batch), net.channels, s * height, s * width)
     sr = torch.empty(shape, memory_format=torch.channels_last)  # as the networks' outputs are
     parts = upscale_parts(
-        lambda lr: net(_on(device, lr)),
+        lambda lr: run(_on(device, lr)),
         lambda rows, columns: batch[..., rows, columns],
         (height, width),
         scale=s,

@@ -9,15 +9,12 @@ crops do not teach the network what zeros beyond the border look like. Low resol
 one that all of this project trains on, where the paper blurs and subsamples.
 """
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from sr_module.archs.luma import LumaNet
-
-_RADIUS = 4  # of 5-3-3 kernels
+from sr_module.archs.stack import Convolution, Stack, StackNet, stack
 
 
-class ESPCN(LumaNet):
+class ESPCN(StackNet):
     """ESPCN with tanh, the paper's better activation."""
 
     scales = (2, 3, 4, 8)
@@ -28,10 +25,10 @@ class ESPCN(LumaNet):
         self.conv1 = nn.Conv2d(1, features, 5)
         self.conv2 = nn.Conv2d(features, mapping, 3)
         self.conv3 = nn.Conv2d(mapping, scale**2, 3)
-        self.overlap = _RADIUS
+        self.overlap = 4  # of 5-3-3 kernels
 
-    def luma_sr(self, y: Tensor) -> Tensor:
-        """``(B, 1, H, W) -> (B, 1, scale * H, scale * W)``."""
-        x = F.pad(y, [_RADIUS] * 4, mode="replicate")
-        x = self.conv2(self.conv1(x).tanh()).tanh()
-        return F.pixel_shuffle(self.conv3(x), self.scale)
+    def stack(self) -> Stack:
+        """The three layers."""
+        convs = ((self.conv1, "tanh"), (self.conv2, "tanh"), (self.conv3, "none"))
+        layers = [Convolution(c.weight, c.bias, activation) for c, activation in convs]
+        return stack(layers, factor=self.scale)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_module.archs.luma import LumaNet
+from sr_module.archs.stack import Convolution, Stack, StackNet, stack
 
 _BESIDE = 2
 """Low-resolution neighbours on each side that the 9x9 transposed convolution gathers, at most."""
 
 
-class FSRCNN(LumaNet):
+class FSRCNN(StackNet):
     """FSRCNN(d, s, m) with d ``features``, s ``shrunk`` and m ``mapping``."""
 
     taps: Tensor
@@ -38,7 +38,6 @@ class FSRCNN(LumaNet):
         self.deconv = nn.ConvTranspose2d(
             features, 1, 9, stride=scale, padding=4 + _BESIDE * scale, output_padding=scale - 1
         )
-        self.radius = 2 + mapping + _BESIDE
         self.register_buffer("taps", _taps(scale), persistent=False)
         self.overlap = 2 + mapping + (scale + 3) // scale
         self._initialise()
@@ -54,10 +53,14 @@ class FSRCNN(LumaNet):
         assert self.deconv.bias is not None
         nn.init.zeros_(self.deconv.bias)
 
-    def luma_sr(self, y: Tensor) -> Tensor:
-        """``(B, 1, H, W) -> (B, 1, scale * H, scale * W)``."""
-        x = self.body(F.pad(y, [self.radius] * 4, mode="replicate"))
-        return F.pixel_shuffle(F.conv2d(x, self._subpixel_kernel(), self._bias()), self.scale)
+    def stack(self) -> Stack:
+        """The convolutions with their PReLUs, and the transposed one."""
+        layers = [
+            Convolution(conv.weight, conv.bias, slopes=prelu.weight)
+            for conv, prelu in zip(self.body[::2], self.body[1::2], strict=True)
+        ]
+        last = Convolution(self._subpixel_kernel(), self._bias())
+        return stack([*layers, last], factor=self.scale)
 
     def _subpixel_kernel(self) -> Tensor:
         """The deconvolution's weights ``(features, 1, 9, 9)`` as ``(scale**2, features, 5, 5)``."""

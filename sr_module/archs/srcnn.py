@@ -8,14 +8,16 @@ As in the authors' test code the picture is continued by its border pixels, once
 first layer; training, too, then yields outputs as large as its targets.
 """
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from sr_module.archs.luma import LumaNet, enlarge, interpolated_radius
+from sr_module.archs.luma import interpolated_radius
+from sr_module.archs.stack import Convolution, Stack, StackNet, stack
 
 
-class SRCNN(LumaNet):
+class SRCNN(StackNet):
     """SRCNN 9-1-5 by default."""
+
+    enlarges_first = True
 
     def __init__(
         self, scale: int, *, features: int = 64, mapping: int = 32, middle: int = 1
@@ -27,17 +29,13 @@ class SRCNN(LumaNet):
         self.conv1 = nn.Conv2d(1, features, 9)
         self.conv2 = nn.Conv2d(features, mapping, middle)
         self.conv3 = nn.Conv2d(mapping, 1, 5)
-        self.radius = 4 + middle // 2 + 2
-        self.overlap = interpolated_radius(self.radius, scale)
+        self.overlap = interpolated_radius(4 + middle // 2 + 2, scale)
         for conv in (self.conv1, self.conv2, self.conv3):
             nn.init.normal_(conv.weight, std=0.001)  # section 4.1
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
 
-    def luma_sr(self, y: Tensor) -> Tensor:
-        """``(B, 1, H, W) -> (B, 1, scale * H, scale * W)``."""
-        x = F.pad(enlarge(y, self.scale), [self.radius] * 4, mode="replicate")
-        x = F.relu(self.conv1(x), inplace=True)
-        x = F.relu(self.conv2(x), inplace=True)
-        sr: Tensor = self.conv3(x)
-        return sr
+    def stack(self) -> Stack:
+        """The three layers."""
+        convs = ((self.conv1, "relu"), (self.conv2, "relu"), (self.conv3, "none"))
+        return stack([Convolution(c.weight, c.bias, activation) for c, activation in convs])

@@ -73,6 +73,21 @@ def test_the_result_is_exactly_scale_times_as_large(arch: str, scale: int):
 
 
 @pytest.mark.parametrize(("arch", "scale"), EVERY)
+@pytest.mark.parametrize("size", [(12, 8), (4, 20)])
+def test_what_is_prepared_for_inference_makes_the_same_picture(
+    arch: str, scale: int, size: tuple[int, int]
+):
+    net = small(arch, scale)
+    lr = pictures(net, 2, 3, *size)
+    with torch.inference_mode():
+        expected = net(lr)
+        assert torch.allclose(net.prepared(torch.float32)(lr), expected, atol=2e-6)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = net.prepared(torch.bfloat16)(lr)
+        assert (rough - expected).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(("arch", "scale"), EVERY)
 def test_a_batch_of_two_equals_two_batches_of_one(arch: str, scale: int):
     net = small(arch, scale)
     lr = pictures(net, 2, 3, 12, 8)

@@ -30,6 +30,6 @@ def test_the_last_layer_is_the_papers_transposed_convolution(scale: int):
     net, y = build("fsrcnn", scale), torch.rand(1, 1, 7, 6)
     nn.init.normal_(net.deconv.weight)
     nn.init.constant_(net.deconv.bias, 0.3)
-    padded = F.pad(y, [net.radius] * 4, mode="replicate")
+    padded = F.pad(y, [net.stack().radius] * 4, mode="replicate")
     with torch.no_grad():
         assert torch.allclose(net.luma_sr(y), net.deconv(net.body(padded)), atol=1e-5)

@@ -1,0 +1,80 @@
+"""Real time: frames of 540p enlarged to 1080p on two cores, in frames a second.
+
+Run it with: python -m benchmarks.realtime. Weights do not matter for the time. Two ways of using
+two cores: both on one frame, and each on a frame of its own (a frame then takes twice as long).
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sr_module import SRNet, build, upscale
+
+FRAME, CORES, FRAMES, ROUNDS = (540, 960), 2, 8, 3
+NETS: dict[str, tuple[str, dict[str, object]]] = {
+    "fsrcnn-s": ("fsrcnn", {"features": 32, "shrunk": 5, "mapping": 1}),
+    "fsrcnn": ("fsrcnn", {}),
+    "espcn": ("espcn", {}),
+    "compact 16 x 4": ("compact", {"features": 16, "convs": 4}),
+}
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+
+def run() -> Iterator[tuple[str, str]]:
+    """Frames a second of every network, in fp32 and bf16."""
+    for name, (arch, args) in NETS.items():
+        net = build(arch, 2, **args).eval()
+        for precision in PRECISIONS:
+            for kind, work in _works(net, precision).items():
+                together, apart = _both_on_one(work), _one_each(work)
+                figures = f"{together:5.1f} frames/s both on one, {apart:5.1f} one each"
+                yield f"{name}, {precision}, {kind}", figures
+
+
+def _works(net: SRNet, precision: Precision) -> dict[str, Callable[[], object]]:
+    picture = torch.randint(0, 256, (*FRAME, 3), dtype=torch.uint8)
+    lr = picture.permute(2, 0, 1) / 255
+    return {
+        "tensor to tensor": partial(upscale, net, lr, precision=precision),
+        "8-bit frame to 8-bit frame": partial(_bytes_to_bytes, net, picture, precision),
+    }
+
+
+def _bytes_to_bytes(net: SRNet, picture: Tensor, precision: Precision) -> Tensor:
+    sr = upscale(net, picture.permute(2, 0, 1) / 255, precision=precision)
+    return sr.mul_(255).add_(0.5).byte().permute(1, 2, 0)
+
+
+def _both_on_one(work: Callable[[], object]) -> float:
+    torch.set_num_threads(CORES)
+    work()
+    seconds = []
+    for _ in range(ROUNDS * 2):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return 1 / statistics.median(seconds)
+
+
+def _one_each(work: Callable[[], object]) -> float:
+    torch.set_num_threads(1)
+    with ThreadPoolExecutor(CORES, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(lambda _: work(), range(CORES)))
+        rates = []
+        for _ in range(ROUNDS):
+            started = time.perf_counter()
+            list(pool.map(lambda _: work(), range(FRAMES)))
+            rates.append(FRAMES / (time.perf_counter() - started))
+    return statistics.median(rates)
+
+
+if __name__ == "__main__":
+    for label, figure in run():
+        print(f"{label:<44} {figure}", flush=True)
