@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
@@ -33,7 +34,10 @@ def run() -> Iterator[tuple[str, str]]:
         net = build(arch, 2, **args).eval()
         for precision in PRECISIONS:
             for kind, work in _works(net, precision).items():
-                together, apart = _both_on_one(work), _one_each(work)
+                with _threads(CORES):
+                    together = _both_on_one(work)
+                with _threads(1):
+                    apart = _one_each(work)
                 figures = f"{together:5.1f} frames/s both on one, {apart:5.1f} one each"
                 yield f"{name}, {precision}, {kind}", figures
 
@@ -52,8 +56,17 @@ def _bytes_to_bytes(net: SRNet, picture: Tensor, precision: Precision) -> Tensor
     return sr.mul_(255).add_(0.5).byte().permute(1, 2, 0)
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _both_on_one(work: Callable[[], object]) -> float:
-    torch.set_num_threads(CORES)
     work()
     seconds = []
     for _ in range(ROUNDS * 2):
@@ -64,7 +77,6 @@ def _both_on_one(work: Callable[[], object]) -> float:
 
 
 def _one_each(work: Callable[[], object]) -> float:
-    torch.set_num_threads(1)
     with ThreadPoolExecutor(CORES, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         list(pool.map(lambda _: work(), range(CORES)))
         rates = []

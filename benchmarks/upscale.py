@@ -1,7 +1,8 @@
 """Enlarging: files to files beside the realesrgan package, and SRCNN's descendants beside SRCNN.
 
-Run it with: make bench. The peer needs an environment of its own (requirements-peers.txt), named in
-SRDET_PEERS_PYTHON; the published weights, where SRDET_DATA is set, take the place of random ones.
+Run it with: make bench, or the second table alone: python -m benchmarks.upscale. The peer needs an
+environment of its own (requirements-peers.txt), named in SRDET_PEERS_PYTHON; the published weights,
+where SRDET_DATA is set, take the place of random ones.
 """
 
 import contextlib
@@ -25,14 +26,15 @@ WIDTH, HEIGHT, PICTURES, ROUNDS, THREADS = 768, 512, 3, 3, 2
 FRAME = (540, 960)
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
-FAST: dict[str, tuple[str, dict[str, object]]] = {
-    "srcnn 9-5-5": ("srcnn", {"middle": 5}),  # what the papers of the two others compare with
-    "srcnn 9-1-5": ("srcnn", {}),
-    "fsrcnn": ("fsrcnn", {}),
-    "fsrcnn-s": ("fsrcnn", {"features": 32, "shrunk": 5, "mapping": 1}),
-    "espcn": ("espcn", {}),
-    "raisr": ("raisr", {}),
-    "compact 16 x 8": ("compact", {"features": 16, "convs": 8}),
+FAST: dict[str, tuple[str, int, dict[str, object]]] = {
+    "srcnn 9-5-5": ("srcnn", 2, {"middle": 5}),  # what the papers of the two others compare with
+    "srcnn 9-1-5": ("srcnn", 2, {}),
+    "fsrcnn": ("fsrcnn", 2, {}),
+    "fsrcnn-s": ("fsrcnn", 2, {"features": 32, "shrunk": 5, "mapping": 1}),
+    "espcn": ("espcn", 2, {}),
+    "raisr": ("raisr", 2, {}),
+    "raisr x4": ("raisr", 4, {}),
+    "compact 16 x 8": ("compact", 2, {"features": 16, "convs": 8}),
 }
 
 
@@ -92,16 +94,21 @@ def _weights(root: Path) -> Path:
 
 
 def _beside_srcnn() -> Iterator[tuple[str, str]]:
-    """Every network enlarges the same frame; the weights do not matter for the time."""
+    """Every network makes a frame of 1080p; the weights do not matter for the time."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     works = {}
-    for name, (arch, args) in FAST.items():
-        net = build(arch, 2, **args).to(device)
-        frame = torch.rand(1, net.channels, *FRAME)
+    for name, (arch, scale, args) in FAST.items():
+        net = build(arch, scale, **args).to(device)
+        frame = torch.rand(1, net.channels, *(side * 2 // scale for side in FRAME))
         for precision in PRECISIONS:
             works[name, precision] = partial(upscale, net, frame, precision=precision)
     seconds = medians(works, rounds=ROUNDS)
     for (name, precision), value in seconds.items():
         of = {p: value / seconds["srcnn 9-5-5", p] for p in PRECISIONS}
         parts = "   ".join(f"{part:6.3f} of SRCNN 9-5-5 in {p}" for p, part in of.items())
-        yield f"{name} x2 to 1080p, {precision}", f"{value:7.3f} s   {parts}"
+        yield f"{name} to 1080p, {precision}", f"{value:7.3f} s   {parts}"
+
+
+if __name__ == "__main__":
+    for label, figure in _beside_srcnn():
+        print(f"{label:<44} {figure}", flush=True)

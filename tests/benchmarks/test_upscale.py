@@ -21,7 +21,7 @@ def test_without_a_peer_the_comparison_is_skipped_with_its_reason(small, monkeyp
     figures = dict(upscale.run())
     assert "output MP/s" in figures["compact x4, srdet upscale"]
     assert figures["compact x4, realesrgan"] == "skipped: SRDET_PEERS_PYTHON is not set"
-    assert len([name for name in figures if "1080p" in name]) == len(upscale.FAST)
+    assert len([name for name in figures if "1080p" in name]) == 2 * len(upscale.FAST)
 
 
 def test_a_peer_that_fails_says_why():
