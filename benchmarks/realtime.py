@@ -53,7 +53,7 @@ def _works(net: SRNet, precision: Precision) -> dict[str, Callable[[], object]]:
 
 def _bytes_to_bytes(net: SRNet, picture: Tensor, precision: Precision) -> Tensor:
     sr = upscale(net, picture.permute(2, 0, 1) / 255, precision=precision)
-    return sr.mul_(255).add_(0.5).byte().permute(1, 2, 0)
+    return sr.mul(255).add_(0.5).byte().permute(1, 2, 0)
 
 
 @contextmanager

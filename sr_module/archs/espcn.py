@@ -30,5 +30,5 @@ class ESPCN(StackNet):
     def stack(self) -> Stack:
         """The three layers."""
         convs = ((self.conv1, "tanh"), (self.conv2, "tanh"), (self.conv3, "none"))
-        layers = [Convolution(c.weight, c.bias, activation) for c, activation in convs]
+        layers = [Convolution.of(c, activation) for c, activation in convs]
         return stack(layers, factor=self.scale)

@@ -55,9 +55,9 @@ class FSRCNN(StackNet):
 
     def stack(self) -> Stack:
         """The convolutions with their PReLUs, and the transposed one."""
+        pairs = zip(self.body[::2], self.body[1::2], strict=True)
         layers = [
-            Convolution(conv.weight, conv.bias, slopes=prelu.weight)
-            for conv, prelu in zip(self.body[::2], self.body[1::2], strict=True)
+            Convolution.of(conv, slopes=prelu.get_parameter("weight")) for conv, prelu in pairs
         ]
         last = Convolution(self._subpixel_kernel(), self._bias())
         return stack([*layers, last], factor=self.scale)

@@ -120,8 +120,8 @@ class RAISR(LumaNet):
 
         Taps go column by column, and lie together: so few columns are multiplied faster that way.
         """
-        filters = self.filters.to(y).unflatten(1, (self.patch, self.patch)).transpose(1, 2)
-        kernels = filters.flatten(1, 2)  # a copy, as taps change places
+        filters = self.filters.to(y).view(_BUCKETS, self.patch, self.patch, -1)
+        kernels: Tensor = filters.transpose(1, 2).flatten(1, 2)  # a copy: taps change places
         kernels[:, self.patch**2 // 2] -= kernels.sum(1)
         return kernels.transpose(1, 2).contiguous()
 

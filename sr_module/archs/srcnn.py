@@ -38,4 +38,4 @@ class SRCNN(StackNet):
     def stack(self) -> Stack:
         """The three layers."""
         convs = ((self.conv1, "relu"), (self.conv2, "relu"), (self.conv3, "none"))
-        return stack([Convolution(c.weight, c.bias, activation) for c, activation in convs])
+        return stack([Convolution.of(c, activation) for c, activation in convs])

@@ -7,10 +7,11 @@ vector register.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_module.archs.luma import LumaNet, enlarge, luma
@@ -23,7 +24,8 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """By oneDNN's names."""
 
 
-class Convolution(NamedTuple):
+@dataclass(frozen=True)
+class Convolution:
     """A valid convolution and what follows it."""
 
     weight: Tensor
@@ -33,6 +35,15 @@ class Convolution(NamedTuple):
     """Of a PReLU that follows, one a channel."""
     step: int = 1
     """Stride."""
+
+    @classmethod
+    def of(
+        cls, conv: nn.Module, activation: str = "none", slopes: Tensor | None = None
+    ) -> "Convolution":
+        """With the weights of an ``nn.Conv2d``."""
+        assert isinstance(conv, nn.Conv2d)
+        assert conv.bias is not None
+        return cls(conv.weight, conv.bias, activation, slopes)
 
     def __call__(self, x: Tensor) -> Tensor:
         """``(B, C, H, W) -> (B, outputs, H', W')``."""
@@ -57,8 +68,11 @@ class Packed:
             weight, [0, 0], [layer.step] * 2, [1, 1], 1
         )
         # the weight is kept: one that needs no other order may be lent to oneDNN, not copied
-        self.layer = layer._replace(
-            weight=weight, bias=cast(layer.bias), slopes=None if slopes is None else cast(slopes)
+        self.layer = replace(
+            layer,
+            weight=weight,
+            bias=cast(layer.bias),
+            slopes=None if slopes is None else cast(slopes),
         )
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -139,10 +153,10 @@ def _in_blocks(layer: Convolution, factor: int, block: int) -> Convolution:
             for x in range(block)
         ]
     )
-    places = kernels.unflatten(0, (block, block)).unflatten(2, (factor, factor))
+    places = kernels.view(block, block, factor, factor, *kernels.shape[2:])
     weight = places.transpose(1, 2).flatten(0, 3)  # row of block, row, column of block, column
     bias = layer.bias.view(1, factor, 1, factor).expand(block, factor, block, factor).flatten()
-    return layer._replace(weight=weight, bias=bias, step=block)
+    return replace(layer, weight=weight, bias=bias, step=block)
 
 
 class StackNet(LumaNet):
@@ -175,6 +189,6 @@ class StackNet(LumaNet):
 
 def _can_pack(dtype: torch.dtype) -> bool:
     """Whether this build of torch and this machine have oneDNN, and bf16 in it."""
-    if not (torch.backends.mkldnn.is_available() and torch._C._has_mkldnn):
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
