@@ -93,13 +93,10 @@ class RAISR(LumaNet):
         Rounded to bfloat16, raw pixels would lose the detail that the filters see in them.
         """
         order, counts = _by_bucket(_hash(y))
-        made = y.new_empty(len(order), self.scale**2)
+        kernels = self._kernels(y).unbind()
         with torch.autocast(y.device.type, enabled=False):
             parts = torch.split(self._patches(y, order), counts)
-            for part, kernel, out in zip(
-                parts, self._kernels(y).unbind(), torch.split(made, counts), strict=True
-            ):
-                torch.mm(part, kernel.T, out=out)
+            made = torch.cat([part @ kernel.T for part, kernel in zip(parts, kernels, strict=True)])
         return torch.empty_like(made).index_copy_(0, order, made)
 
     def _patches(self, y: Tensor, order: Tensor) -> Tensor:
