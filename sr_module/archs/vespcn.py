@@ -9,9 +9,8 @@ Flow is learned without truth, from how well it warps (section 3.3).
 
 Departures: flow is in pixels, at most ``reach`` of them, where the paper counts in shares of the
 picture, so that it does not depend on the picture's size; flow is sought in frames whose local
-contrast is levelled, which finds it in a fifth of the steps (measured, docs/RESULTS.md); the
-network adds to the bicubic enlargement of the middle frame; all terms of the loss are means over
-pixels.
+contrast is levelled, which finds it much sooner; the network adds to the bicubic enlargement of the
+middle frame; all terms of the loss are means over pixels.
 """
 
 import math
