@@ -29,7 +29,7 @@ from pipeline.shards import shards
 from pipeline.sweeps.space import parse_space
 from pipeline.sweeps.words import words_of
 
-CORES, TRIALS, STEPS, VALIDATIONS = 2, 8, 320, 16
+CORES, TRIALS, STEPS, VALIDATIONS = 2, 8, 640, 16
 SPACE = {
     "model.init_args.optimisation.learning_rate": {"loguniform": [1.0e-5, 1.0e-2]},
     "model.init_args.loss": {"choice": ["l1", "l2"]},

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -46,6 +47,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+CLOSING_S = 10.0
+"""For processes that are about to end to close their own runs."""
 RECORD = "record"
 """Folder of a run's journal, in the run's folder."""
 
@@ -232,13 +235,17 @@ def close_children(run: Run) -> int:
     nor send the last second of it.
     """
     below = f"tags.`mlflow.parentRunId` = '{run.stored_id}' and attributes.status = 'RUNNING'"
+    until = time.monotonic() + CLOSING_S
     try:
         with store.explained(run.uri, "the runs below"):
             left = run.client.search_runs([run.experiment_id], below)
             for child in left:
                 place = Path(child.data.tags.get("folder", "")) / RECORD
-                if has_journal(place) and resend(place, run.uri) is not None:
-                    continue
+                if has_journal(place):
+                    left_s = max(0.0, until - time.monotonic())
+                    sent = resend(place, run.uri, wait_s=left_s, tell=logger.info)
+                    if sent is not None:
+                        continue
                 run.client.set_terminated(child.info.run_id, "KILLED")
     except AwayError as error:
         logger.warning("%s; runs below '%s' may stay open", error, run.run_id)

@@ -1,5 +1,6 @@
 """Sending what a run could not send itself: the server was away, or the run was killed."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.progress import console
@@ -31,12 +32,26 @@ def sync(folders: list[Path] = [Path()], *, uri: str | None = None) -> int:  # n
     return waiting
 
 
-def resend(place: Path, uri: str | None) -> int | None:
-    """Sends a journal that no process writes; how many entries, or None if some still wait."""
+def say(line: str) -> None:
+    """One line to the person."""
+    console.print(line, highlight=False, soft_wrap=True)
+
+
+def resend(
+    place: Path, uri: str | None, *, wait_s: float = 0.0, tell: Callable[[str], None] = say
+) -> int | None:
+    """Sends a journal that no process writes; how many entries, or None if some still wait.
+
+    Args:
+        place: the journal's folder.
+        uri: where to, of a run that was begun offline.
+        wait_s: seconds for a process that still writes it to end.
+        tell: is given a line for people.
+    """
     try:
-        journal = Journal(place, wait_s=0)
+        journal = Journal(place, wait_s=wait_s)
     except BlockingIOError:
-        console.print(f"{place}: in use; its own run sends it", highlight=False, soft_wrap=True)
+        tell(f"{place}: in use; its own run sends it")
         return 0
     name, sent = journal.head.name, 0
     begun = bool(journal.head.run_id)
@@ -47,10 +62,10 @@ def resend(place: Path, uri: str | None) -> int | None:
         while count := delivery.pass_on():
             sent += count
     except (AwayError, RefusedError) as error:
-        console.print(f"{name}: {error}", highlight=False, soft_wrap=True)
+        tell(f"{name}: {error}")
         journal.close()
         return None
     if sent:
-        console.print(f"{name}: {sent} records sent", highlight=False)
+        tell(f"{name}: {sent} records sent")
     leave(journal)
     return sent

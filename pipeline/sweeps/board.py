@@ -91,11 +91,17 @@ class Board:
                 say(f"{row.name}: {metric} {value:.5g}, the best so far ({self._said(row)})")
             if row.status in ("TERMINATED", "ERROR") and row.name not in self.told:
                 self.told.add(row.name)
-                state = STATES[row.status][0]
+                state = self._state(row)[0]
                 done = sum(r.status in ("TERMINATED", "ERROR") for r in self.rows)
                 last = f", {metric} {value:.5g}" if value is not None else ""
                 count = f"{row.validations} of {self.validations} validations"
                 say(f"{row.name}: {state} after {count}{last}; {done} of {self.total} trials")
+
+    def _state(self, row: Row) -> tuple[str, str]:
+        """Word and style; Ray itself does not tell a trial that was stopped from one that ended."""
+        if row.status == "TERMINATED" and row.validations < self.validations:
+            return "stopped", "yellow"
+        return STATES[row.status]
 
     def _said(self, row: Row) -> str:
         return ", ".join(f"{self.labels[key]} {shown(value)}" for key, value in row.point.items())
@@ -142,9 +148,7 @@ class Board:
         return table
 
     def _cells(self, row: Row) -> list[RenderableType]:
-        state, style = STATES[row.status]
-        if row.status == "TERMINATED" and row.validations < self.validations:
-            state, style = "stopped", "yellow"
+        state, style = self._state(row)
         if row.failures and row.status != "ERROR":
             state += f", try {row.failures + 1}"
         settings = [shown(row.point[key]) if key in row.point else "" for key in self.labels]
