@@ -12,34 +12,29 @@ Every arm sees the same windows and is compared with bicubic at the same geometr
 alone is not super-resolution. Gains have 95 % intervals from a paired bootstrap over pictures.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from json import dumps
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from detection.boxes import Detector
 from detection.detectors import load_detector
 from detection.errors import found_objects
-from detection.gain import Gain
 from detection.sanity import check_perfect
 from detection.windows import coverage
 from pipeline import tracking
+from pipeline.arm_runs import Rules, equal_zoom
 from pipeline.arms import REFERENCE, Form, open_arm, parse_arms, shifts, trainings, weights_of
 from pipeline.calibrating import set_aside
 from pipeline.compare import compare
 from pipeline.detector import train_detector
-from pipeline.files import atomic_file
-from pipeline.findings import Findings, study_view
+from pipeline.findings import Findings, verdict
 from pipeline.finetune import finetune
 from pipeline.fingerprints import fingerprint, seen_before
-from pipeline.gallery import gallery
 from pipeline.groups import scene_groups
 from pipeline.kept import file_digest
 from pipeline.look import Eyes, Looking
@@ -47,22 +42,21 @@ from pipeline.measures import measure_arms
 from pipeline.options import run_function
 from pipeline.pictures import read_picture
 from pipeline.plans import plan_windows
-from pipeline.regimes import FINETUNED, Bench, Child, described, run_finetuned, run_trainings
+from pipeline.regimes import Bench, Child, run_finetuned, run_trainings
 from pipeline.registered import check_free
-from pipeline.report import CurveView, plots, print_table, write_report
+from pipeline.report import CurveView
 from pipeline.spread import RaySpread
 from pipeline.study import (
     ArmResult,
     Full,
     Pictures,
-    Rules,
     Split,
-    equal_zoom,
     find_in_full,
     load_pictures,
 )
-from pipeline.study_files import file_name, save_detections, save_truth
-from pipeline.study_record import ArmModels, as_markdown, coco_data
+from pipeline.study_end import conclude, tell_arm
+from pipeline.study_files import save_truth
+from pipeline.study_record import ArmModels, coco_data
 from pipeline.study_settings import Join, Merging, Statistics, Windows
 from pipeline.task_driven import task_driven
 from pipeline.tracking import Run
@@ -255,7 +249,7 @@ def detect(
             learnt = run_finetuned(specs, bench, finetuned, child)
             again = replace(findings, arms=learnt, measures=measure(learnt), seen={})
             findings = replace(findings, finetuned=again)
-        return _conclude(run, findings, out)
+        return StudyResult(findings, verdict(findings), conclude(run, findings, out))
 
 
 def _run_arms(
@@ -266,7 +260,7 @@ def _run_arms(
     for name, spec in specs.items():
         with child(f"arm {name}") as run:
             done.append(run_trainings(name, spec, bench))
-            _log_arm(run, done[-1], out)
+            tell_arm(run, done[-1], out)
             models.send(run, done[-1])
     return done
 
@@ -335,75 +329,3 @@ def _check_windows(windows: Windows, pictures: Pictures) -> None:
             f"windows.size {windows.size} is not a multiple of the reduction "
             f"{pictures.reduction}; choose {windows.size - rest}"
         )
-
-
-def _log_arm(run: Run, arm: ArmResult, out: Path) -> None:
-    """The arm's own numbers, and its detections in COCO's result form."""
-    run.params({"arm": arm.name, "upscaler": Path(arm.spec).name})
-    count = len(arm.evaluation.images)
-    costs = {
-        "detect/upscale_ms": 1e3 * arm.upscale_seconds / count,
-        "detect/detector_ms": 1e3 * arm.detect_seconds / count,
-        "detect/megapixels": arm.megapixels / count,
-    }
-    values = {f"detect/{key}": value for key, value in arm.metrics.items()}
-    run.metrics({k: v for k, v in {**values, **costs}.items() if not math.isnan(v)})
-    run.artifact(save_detections(arm.found, out, arm.name))
-    if arm.calibration is not None:
-        arm.calibration.save(out / f"calibration_{file_name(arm.name)}.json")
-        run.artifact(out / f"calibration_{file_name(arm.name)}.json")
-
-
-def _conclude(run: Run, study: Findings, out: Path) -> StudyResult:
-    """The report and every number, on disk and in the run."""
-    view = study_view(study, gallery(study))
-    for arm in study.finetuned.arms if study.finetuned else ():
-        save_detections(arm.found, out, f"{arm.name} {FINETUNED}")
-    report = write_report(view, out / "report.html")
-    with atomic_file(out / "study.json") as temporary:
-        temporary.write_text(dumps(_as_json(study), indent=1))
-    for path in (report, out / "study.json", out / "windows.json"):
-        run.artifact(path)
-    for name, figure in plots(view).items():
-        run.figure(figure, f"plots/{name}.png")
-    measured = [gain for gain in study.gains if not math.isnan(gain.difference)]
-    for gain in measured:
-        key = f"gain/{gain.arm}/{gain.metric}"
-        values = {key: gain.difference, f"{key}_ci_lo": gain.low, f"{key}_ci_hi": gain.high}
-        run.metrics({k: v for k, v in values.items() if not math.isnan(v)})
-    run.table([_gain_row(gain) for gain in measured], "gains.json")
-    run.describe(as_markdown(study.arms, view.verdict))
-    print_table(view, Console())
-    return StudyResult(study, view.verdict, report)
-
-
-def _gain_row(gain: Gain) -> dict[str, Any]:
-    return {**asdict(gain), "verdict": gain.verdict, "detectable": gain.detectable}
-
-
-def _as_json(study: Findings) -> dict[str, Any]:
-    numbers = {
-        "settings": dict(study.settings),
-        **_measured(study),
-        "shift": dict(study.moved),
-        "upper_bound": study.plan.oracle,
-        "coverage": asdict(study.coverage),
-        "seen": dict(study.seen),
-    }
-    if study.finetuned is not None:
-        numbers["finetuned"] = _measured(study.finetuned)
-    return numbers
-
-
-def _measured(study: Findings) -> dict[str, Any]:
-    measures = study.measures
-    return {
-        "arms": {arm.name: described(arm) for arm in study.arms},
-        "gains": [_gain_row(gain) for gain in study.gains],
-        "tests": [asdict(test) for test in measures.tests],
-        "errors": {name: asdict(errors) for name, errors in measures.errors.items()},
-        "errors_by_size": {
-            name: [asdict(errors) for errors in each]
-            for name, each in measures.errors_by_size.items()
-        },
-    }

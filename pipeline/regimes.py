@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from detection.boxes import Detector
+from pipeline.arm_runs import Rules, run_arm
 from pipeline.arms import LARGER, NONE, REFERENCE, identity, open_arm, trainings
 from pipeline.finetune import finetuned_file, origin_of
 from pipeline.kept import file_digest
 from pipeline.look import Eyes
-from pipeline.study import ArmResult, Rules, Split, find_in_full, run_arm
+from pipeline.study import ArmResult, Split, find_in_full
 from pipeline.tracking import Run
 from pipeline.upscalers import Upscaler
 

@@ -10,9 +10,10 @@ import torch
 from detection.coco import Evaluation
 from detection.detectors import load_detector
 from detection.gain import Gain, paired_gains
+from pipeline.arm_runs import Rules, run_arm
 from pipeline.arms import REFERENCE, open_arm
 from pipeline.plans import plan_windows
-from pipeline.study import Pictures, Rules, Split, find_in_full, load_pictures, run_arm
+from pipeline.study import Pictures, Split, find_in_full, load_pictures
 from pipeline.sweeps.checks import LPIPS as LPIPS_KEY
 from pipeline.sweeps.checks import STUDIED
 from pipeline.sweeps.settings import GainStudy, Lpips

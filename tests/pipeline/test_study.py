@@ -9,11 +9,12 @@ from detection.boxes import Detections
 from detection.gain import paired_gains
 from detection.group import Merge
 from detection.windows import WindowPlan
+from pipeline.arm_runs import Rules, equal_zoom, run_arm
 from pipeline.arms import CROPS, LARGER, NONE, ORIGINAL
 from pipeline.calibrating import calibrated, chosen_merge
 from pipeline.pictures import write_picture
 from pipeline.plans import plan_windows
-from pipeline.study import Full, Rules, Split, equal_zoom, find_in_full, load_pictures, run_arm
+from pipeline.study import Full, Split, find_in_full, load_pictures
 from pipeline.study_settings import Join, Windows
 from pipeline.upscalers import open_upscaler
 from sr_module.degrade import Degradation
@@ -261,12 +262,11 @@ def test_what_lies_in_a_region_teaches_nothing_about_scores(pictures, monkeypatc
     def one(pictures):
         return replace(split(pictures), full=Full({2: seen}, 0.0))
 
-    monkeypatch.setattr(
-        "pipeline.study.calibrated", lambda *given: shown.append(given[1]) or calibrated(*given)
-    )
-    monkeypatch.setattr(
-        "pipeline.study.chosen_merge", lambda *given: tried.append(given[1]) or chosen_merge(*given)
-    )
+    def recording(calls, function):
+        return lambda *given: calls.append(given[1]) or function(*given)
+
+    monkeypatch.setattr("pipeline.arm_runs.calibrated", recording(shown, calibrated))
+    monkeypatch.setattr("pipeline.arm_runs.chosen_merge", recording(tried, chosen_merge))
     alone = replace(pictures.only([2]), regions=regions)
     rules = Rules(find_bright, Join(), Merge(), tune=True)
     result = run_arm("none", NONE, split=one(alone), rules=rules, upscaler=None, held=one(alone))
