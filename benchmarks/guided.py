@@ -1,7 +1,7 @@
 r"""Windows: the small objects they hold and the pixels they cost, beside the plain grid.
 
 python -m benchmarks.guided --coco val.json --images val/ --detector detector.safetensors \
-        --keep runs/first_look
+        --keep runs/first_look [--missed 0.4]
 """
 
 import argparse
@@ -10,16 +10,18 @@ from pathlib import Path
 
 import torch
 
-from detection.boxes import areas
+from detection.boxes import areas, iou_matrix
 from detection.detectors import load_detector
 from detection.windows import WindowPlan, reached
 from pipeline.kept import file_digest
 from pipeline.look import Looking
 from pipeline.plans import plan_windows
-from pipeline.study import Pictures, find_in_full, load_pictures
+from pipeline.study import Found, Pictures, find_in_full, load_pictures
 from pipeline.study_settings import Windows
 
 SMALL = 32.0
+TOUCHED = 0.05
+"""Overlap from which a detection gives an object away."""
 GRID = Windows("grid", size=192, overlap=0.2, small=SMALL)
 PLANS = {
     **{f"shared, {s} px, {b:g} a picture": Windows("shared", size=s, budget=b, small=SMALL)
@@ -33,12 +35,15 @@ PLANS = {
 }  # fmt: skip
 
 
-def run(coco: Path, images: Path, detector: str, keep: Path | None) -> Iterator[tuple[str, str]]:
+def run(
+    coco: Path, images: Path, detector: str, keep: Path | None, missed: float
+) -> Iterator[tuple[str, str]]:
     """Each plan's share of the small objects that the grid holds, and of the grid's pixels."""
     pictures = load_pictures([coco], [images], degradation=None, limit=None)
     find = load_detector(detector, categories=pictures.truth.categories, bf16=True)
     looking = Looking(folder=keep, key={"detector": file_digest(detector)})
     full = find_in_full(pictures, find, looking).found
+    full = poorer(full, pictures, missed)
     grid = plan_windows(pictures, GRID, full)
     for name, how in PLANS.items():
         plan = plan_windows(pictures, how, full)
@@ -48,6 +53,17 @@ def run(coco: Path, images: Path, detector: str, keep: Path | None) -> Iterator[
             name,
             f"{100 * share:5.1f} % of its objects   {pixels:5.3f} of its pixels   {count:4.1f}",
         )
+
+
+def poorer(full: Found, pictures: Pictures, missed: float) -> Found:
+    """A first look that saw nothing of a share of the objects, drawn by a fixed seed."""
+    draw = torch.Generator().manual_seed(0)
+    left = {}
+    for image, boxes in pictures.truth.boxes.items():
+        gone = torch.rand(len(boxes), generator=draw) < missed
+        touched = iou_matrix(full[image].boxes, boxes[gone]) > TOUCHED
+        left[image] = full[image].select(~touched.any(dim=1))
+    return left
 
 
 def compared(pictures: Pictures, plan: WindowPlan, grid: WindowPlan) -> tuple[float, float]:
@@ -71,6 +87,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--detector", required=True)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--missed", type=float, default=0.0)
     torch.set_num_threads(1)
     for name, figure in run(**vars(parser.parse_args())):
         print(f"  {name:<32} {figure}", flush=True)

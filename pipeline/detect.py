@@ -13,6 +13,7 @@ alone is not super-resolution. Gains have 95 % intervals from a paired bootstrap
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -204,20 +205,23 @@ def detect(
         "precision": "bf16" if bf16 else "fp32", "device": device,
         "max_detections": max_detections,
     }  # fmt: skip
-    objects = sum(len(boxes) for boxes in pictures.truth.boxes.values())
     data = coco_data(
-        coco, images, context="evaluation", pictures=len(pictures.truth.images), objects=objects
-    )
+        coco, images, context="evaluation", pictures=len(pictures.truth.images),
+        objects=sum(len(boxes) for boxes in pictures.truth.boxes.values()),
+    )  # fmt: skip
     models = ArmModels(
         detector, detector_weights, scale, windows, join, merge, pictures.truth.categories,
         pictures.reduction, data,
     )  # fmt: skip
-    with tracking.start(experiment, name or out.name, parent=parent) as run:
+    spread = RaySpread(ray, ray_address, 1.0 if device == "cuda" else 0.0) if ray else None
+    with (
+        tracking.start(experiment, name or out.name, parent=parent) as run,
+        spread.connected() if spread else nullcontext(),
+    ):
         run.params(settings)
         run.inputs([data])
         looking = Looking(
-            at_once, out / "seen", _identity(settings, detector, detector_weights),
-            RaySpread(ray, ray_address, 1.0 if device == "cuda" else 0.0) if ray else None,
+            at_once, out / "seen", _identity(settings, detector, detector_weights), spread
         )  # fmt: skip
         first = partial(
             find_in_full, detector=find, looking=looking,

@@ -4,6 +4,7 @@ Each worker opens its tools once and keeps them. Results come as they are done; 
 in order. A worker that dies is started again and its piece of work is done anew.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,26 +55,31 @@ class RaySpread:
             open_tools: called once by every worker.
             pieces: of the work.
         """
+        with self.connected() as ray:
+            yield from self._results(ray, work, open_tools, pieces)
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[Any]:
+        """The cluster at the address; else an embedded one, whatever else runs here.
+
+        Within the block all calls share it. What began it ends it.
+        """
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         import ray
 
-        begun = not ray.is_initialized()
-        if begun:
-            self._connect(ray)
-        try:
-            yield from self._results(ray, work, open_tools, pieces)
-        finally:
-            if begun:
-                ray.shutdown()
-
-    def _connect(self, ray: Any) -> None:  # noqa: ANN401 (ray publishes no types mypy follows)
-        """To the cluster at the address; else an embedded one, whatever else runs here."""
+        if ray.is_initialized():
+            yield ray
+            return
         own: dict[str, Any] = {}
         if not self.address:
             own = {"num_cpus": max(self.workers, 1), "object_store_memory": STORE}
             own["include_dashboard"] = False
         ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **own)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
     def _results(
         self,
