@@ -46,6 +46,16 @@ def luma(image: Tensor) -> Tensor:
     return (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
 
 
+def around_luma(colour: Tensor, y: Tensor) -> Tensor:
+    """``with_luma`` where the colour was enlarged without its luma (``colourful``), in place."""
+    return colour.add_(y.to(colour.dtype), alpha=_GAIN)
+
+
+def colourful(image: Tensor, y: Tensor) -> Tensor:
+    """What remains of a picture ``(B, 3, H, W)`` without its luma ``(B, 1, H, W)``."""
+    return torch.sub(image, y, alpha=_GAIN)
+
+
 def enlarge(image: Tensor, scale: int) -> Tensor:
     """MATLAB's bicubic enlargement, as ``sr_module.resize`` defines it, by torch's own kernel.
 

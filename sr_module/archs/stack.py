@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_module.archs.luma import LumaNet, enlarge, luma
+from sr_module.archs.luma import LumaNet, around_luma, colourful, enlarge, luma
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -180,15 +180,18 @@ class StackNet(LumaNet):
         stack = self.stack().packed(dtype)
 
         def run(lr: Tensor) -> Tensor:
-            up = enlarge(lr, self.scale)
-            y = luma(up) if self.enlarges_first else luma(lr)
-            return self.with_luma(up, stack(y))
+            if self.enlarges_first:
+                up = enlarge(lr, self.scale)
+                return self.with_luma(up, stack(luma(up)))
+            y = luma(lr)
+            return around_luma(enlarge(colourful(lr, y), self.scale), stack(y))
 
         return run
 
 
 def _can_pack(dtype: torch.dtype) -> bool:
     """Whether this build of torch and this machine have oneDNN, and bf16 in it."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    here = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not (here and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")):
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
