@@ -59,7 +59,7 @@ def run(shards: str, *, steps: int, more: Sequence[str] = ()) -> Iterator[tuple[
 
 def _words(shards: str, out: Path, steps: int, precision: str, seed: int) -> list[str]:
     words = ["--config", str(CONF / "experiment" / "srresnet_small.yaml")]
-    words += ["--data.shards", shards, "--run.out", str(out), "--run.log_every", "1"]
+    words += ["--data.shards", shards, "--run.out", str(out)]
     words += ["--data.batch_size", "8", "--data.crop", "48", "--data.workers", "1"]
     words += ["--data.steps_per_epoch", str(steps), "--trainer.max_steps", str(steps)]
     words += ["--model.init_args.optimisation.period", str(steps), "--run.pictures", "0"]
