@@ -164,10 +164,13 @@ def serving(
         command += ["--workers", "1", "--port", str(port)]
         command += ["--backend-store-uri", backend or f"sqlite:///{folder / 'served.db'}"]
         command += ["--artifacts-destination", str(folder / "artifacts")]
+        # Six more processes that import MLflow, for jobs of chat agents.
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with log.open("w") as said:
             process = subprocess.Popen(
-                command, cwd=folder, stdout=said, stderr=said, start_new_session=True
-            )
+                command, env=environment, cwd=folder, stdout=said, stderr=said,
+                start_new_session=True,
+            )  # fmt: skip
         served = TrackingServer(process, port)
         try:
             served.until_healthy(log)
