@@ -62,7 +62,7 @@ def command(environment: dict[str, str], tmp_path: Path) -> Callable[..., subpro
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=280)
+    said, _ = process.communicate(timeout=600)
     return process.returncode, said
 
 
