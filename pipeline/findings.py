@@ -107,9 +107,11 @@ def _unseen(study: Findings) -> str:
     unsure = [g for g in gains if g.verdict == "inconclusive" and not math.isnan(g.detectable)]
     if not unsure:
         return ""
+    seen = 100 * max(gain.detectable for gain in unsure)
+    pictures, objects = unsure[0].images, unsure[0].objects
     return (
-        f" Its {unsure[0].images} pictures with {unsure[0].objects:,} objects show differences of "
-        f"{100 * max(gain.detectable for gain in unsure):.1f} points of AP or more."
+        f" These {pictures} pictures with {objects:,} objects show differences of {seen:.1f} "
+        f"points of AP or more."
     )
 
 

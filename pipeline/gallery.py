@@ -45,7 +45,7 @@ def _windows(study: Findings, was: ArmResult, now: ArmResult, each: int) -> list
             if image not in pictures:
                 pictures.add(image)
                 name = Path(study.pictures.paths[image]).name
-                title = f"{kind} windows of {now.name}, in {name}: {told} than {was.name}"
+                title = f"{kind} windows of {now.name}, in {name}: {told} than with {was.name}"
                 rows.append(shown(study, image, window, title, [was.name, now.name, *original]))
     return rows
 
@@ -63,9 +63,14 @@ def _changes(study: Findings, was: ArmResult, now: ArmResult) -> list[tuple[int,
             found = [int((hit[image] & inside).sum()) for hit in hits]
             wrong = [int(middles_inside(each[image], window).sum()) for each in false]
             more, worse = found[1] - found[0], wrong[1] - wrong[0]
-            told = f"{more:+d} objects found and {worse:+d} false boxes"
-            rows.append((more - worse, image, window, told))
+            told = [_counted(more, "objects"), _counted(worse, "false boxes")]
+            rows.append((more - worse, image, window, " and ".join(filter(None, told))))
     return rows
+
+
+def _counted(change: int, what: str) -> str:
+    """In words, nothing where nothing changed."""
+    return f"{abs(change)} {what} {'more' if change > 0 else 'fewer'}" if change else ""
 
 
 def _objects(study: Findings, was: ArmResult, now: ArmResult, each: int) -> list[GalleryRow]:

@@ -33,7 +33,7 @@ UNSURE = [gain("a", "AP", 0.021, -0.009, 0.035), gain("b", "AP", 0.024, -0.009, 
 def test_unsure_networks_are_named_together_with_what_would_have_been_seen():
     assert verdict(study(UNSURE)) == (
         "Against bicubic at the same geometry: in AP a +2.1 (-0.9 to +3.5) and b +2.4 (-0.9 to "
-        "+3.7) are inconclusive. Its 88 pictures with 632 objects show differences of 2.8 points "
+        "+3.7) are inconclusive. These 88 pictures with 632 objects show differences of 2.8 points "
         "of AP or more."
     )
 

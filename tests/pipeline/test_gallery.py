@@ -59,12 +59,10 @@ def test_windows_come_first_the_most_won_then_the_most_lost(study):
     windows = [row for row in rows if "windows" in row.title]
     assert rows[: len(windows)] == windows
     best, *worst = windows
-    assert best.title == (
-        "best windows of net, in 1.png: +1 objects found and +0 false boxes than bicubic"
-    )
+    assert best.title == ("best windows of net, in 1.png: 1 objects more than with bicubic")
     assert {row.title.split(", in ")[1] for row in worst} == {
-        "2.png: -1 objects found and +0 false boxes than bicubic",
-        "3.png: +0 objects found and +1 false boxes than bicubic",
+        "2.png: 1 objects fewer than with bicubic",
+        "3.png: 1 false boxes more than with bicubic",
     }
 
 
