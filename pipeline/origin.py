@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+COMMAND = "SRDET_COMMAND"
+"""Environment variable of processes that another program starts for a command, such as Ray's."""
+
 
 def origin() -> dict[str, str]:
     """Which code, which machine, who."""
     origin = {
         "host": socket.gethostname(),
         "mlflow.user": _user(),
-        "mlflow.source.name": _command(),
+        "mlflow.source.name": command(),
         "mlflow.source.type": "LOCAL",
     }
     here = Path(__file__).parent
@@ -31,8 +34,10 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _command() -> str:
-    """The command and its first word, such as "srdet train"."""
+def command() -> str:
+    """The command and its first word, such as "srdet train"; of a worker, that which started it."""
+    if COMMAND in os.environ:
+        return os.environ[COMMAND]
     words = [Path(sys.argv[0]).name or "python"]
     words += [word for word in sys.argv[1:2] if word.isalpha()]
     return " ".join(words)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline.index import load_index
+from pipeline.origin import COMMAND, command
 from pipeline.outcome import Trained, tell
 from pipeline.progress import console
 from pipeline.ray_address import TRIES, check_address, unreachable
@@ -111,7 +112,10 @@ def fit_on_ray(
         "folder": str(Path.cwd()),
         "parent": parent,
         "watching": watching,
-        "environment": {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_")},
+        "environment": {
+            **{k: v for k, v in os.environ.items() if k.startswith("MLFLOW_")},
+            COMMAND: command(),
+        },
     }
     gpus = _gpus_per_worker(config)
     trainer = TorchTrainer(

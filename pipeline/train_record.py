@@ -83,7 +83,7 @@ class Origins:
             f"**{self.net.arch} x{self.net.scale}** by {self.kind}, {self.parameters:,} parameters"
             + (f" ({arguments})" if arguments else ""),
             *([f"- {told}"] if told else []),
-            f"- data: {self.index.source}, {pictures}",
+            f"- data: {self.index.source or self.shards}, {pictures}",
             f"- recipe: {', '.join(f'`{config}`' for config in self.configs) or 'no file'}",
         ]
         return "\n".join(lines)

@@ -7,6 +7,7 @@ state, it goes on from the newest checkpoint of the right origin: its own, or th
 
 import json
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ import torch
 from pipeline.addresses import default_uri, without_credentials
 from pipeline.checkpoints import LAST, newest
 from pipeline.files import atomic_file
+from pipeline.origin import COMMAND
 from pipeline.resume import TakeSettings, ends
 from pipeline.sweeps.checks import LPIPS, STUDIED
 from pipeline.sweeps.settings import GainStudy, Lpips, Mode
@@ -107,6 +109,7 @@ def trial(config: dict[str, Any], *, plan: Plan) -> None:
     from ray import tune
 
     torch.set_num_threads(plan.threads)
+    os.environ[COMMAND] = "srdet tune"
     name = tune.get_context().get_trial_name()
     folder, point = plan.out / name, point_of(config)
     _place(tune.get_checkpoint(), folder, name)

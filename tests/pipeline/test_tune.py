@@ -75,6 +75,7 @@ def test_a_sweep_leaves_the_best_network_its_recipe_and_why_trials_failed(
     best = [r for r in trials.values() if r.data.tags.get("sweep.best") == "true"]
     assert [r.info.run_name.split(":")[0] for r in best] == [swept.trials[0].name]
     assert {r.info.status for r in trials.values()} == {"FINISHED", "FAILED"}
+    assert {r.data.tags["mlflow.source.name"] for r in trials.values()} == {"srdet tune"}
     table = json.loads((tmp_path / "sweep" / "trials.json").read_text())
     assert [row["state"] for row in table].count("failed") == 2
 
