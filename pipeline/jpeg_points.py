@@ -36,28 +36,29 @@ class Piece:
 
 
 def curves(points: Sequence[Point], titles: Mapping[str, str]) -> "Figure":
-    """A plot for each metric and set, a line for each model; the last point is clean."""
+    """A row of plots for each metric, one for each set, a line for each model; clean comes last."""
     from matplotlib.figure import Figure
 
-    panels = [
-        (metric, data_set)
+    sets = {
+        metric: list(dict.fromkeys(p.data_set for p in points if metric in p.scores))
         for metric in titles
-        for data_set in dict.fromkeys(p.data_set for p in points if metric in p.scores)
-    ]
-    figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
-    for place, (metric, data_set) in enumerate(panels, 1):
-        axes = figure.add_subplot(1, len(panels), place)
-        of = [p for p in points if p.data_set == data_set and metric in p.scores]
-        for model in dict.fromkeys(point.model for point in of):
-            line = sorted((p.quality, p.scores[metric]) for p in of if p.model == model)
-            axes.plot(*zip(*line, strict=True), marker="o", markersize=3, label=model)
-        ticks = (10, 30, 50, 70, 90)
-        axes.set_xticks([*ticks, CLEAN], [*map(name_of, ticks), name_of(CLEAN)])
-        axes.set_xlabel("JPEG quality of the low resolution")
-        axes.set_title(f"{titles[metric]}, {data_set}")
-        axes.grid(alpha=0.3)
-        if place == 1:
-            axes.legend()
+    }
+    across = max(map(len, sets.values()))
+    figure = Figure(figsize=(5.2 * across, 3.6 * len(sets)), layout="constrained")
+    for row, (metric, names) in enumerate(sets.items()):
+        for column, data_set in enumerate(names):
+            axes = figure.add_subplot(len(sets), across, row * across + column + 1)
+            of = [p for p in points if p.data_set == data_set and metric in p.scores]
+            for model in dict.fromkeys(point.model for point in of):
+                line = sorted((p.quality, p.scores[metric]) for p in of if p.model == model)
+                axes.plot(*zip(*line, strict=True), marker="o", markersize=3, label=model)
+            ticks = (10, 30, 50, 70, 90)
+            axes.set_xticks([*ticks, CLEAN], [*map(str, ticks), name_of(CLEAN)])
+            axes.set_xlabel("JPEG quality of the low resolution")
+            axes.set_title(f"{titles[metric]}, {data_set}")
+            axes.grid(alpha=0.3)
+            if row == column == 0:
+                axes.legend()
     return figure
 
 
