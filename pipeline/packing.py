@@ -132,7 +132,7 @@ def _write_settings(folder: Path, told: Mapping[str, Any]) -> None:
 
 def _code(folder: Path) -> list[Path]:
     """Copies of the packages, without what a served model does not read."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).resolve().parents[1]
     leave = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.js", "*.html")
     return [
         shutil.copytree(root / package, folder / "code" / package, ignore=leave)

@@ -21,7 +21,7 @@ from sr_module.closed_form import ClosedForm  # noqa: F401
 from sr_module.regression import Regression  # noqa: F401
 from sr_module.training import SRTraining
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).resolve().parents[1] / "conf"
 SHORT = {"--resume": "--run.resume", "--ray": "--ray.workers"}
 """Words that people type for longer ones."""
 
