@@ -8,13 +8,18 @@ from typing import TypeVar
 Name = TypeVar("Name", bound=Hashable)
 
 
-def medians(works: Mapping[Name, Callable[[], object]], *, rounds: int) -> dict[Name, float]:
+def medians(
+    works: Mapping[Name, Callable[[], object]],
+    *,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Name, float]:
     """Median seconds of each work over ``rounds`` interleaved rounds, after one to warm up."""
     seconds: dict[Name, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
-            started = time.perf_counter()
+            started = clock()
             work()
             if number:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from sr_module.net import Criterion, SRNet
 
 _GAIN = 255 / 219  # studio-range luma spans 16 to 235 (BT.601)
+_RED, _GREEN, _BLUE = 65.481, 128.553, 24.966
 
 
 class LumaNet(SRNet):
@@ -43,17 +44,27 @@ def luma(image: Tensor) -> Tensor:
     Sums rather than a 1x1 convolution: autocast would round that to bfloat16.
     """
     red, green, blue = image[:, 0:1], image[:, 1:2], image[:, 2:3]
-    return (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
+    return (_RED * red + _GREEN * green + _BLUE * blue + 16) / 255
 
 
-def around_luma(colour: Tensor, y: Tensor) -> Tensor:
-    """``with_luma`` where the colour was enlarged without its luma (``colourful``), in place."""
-    return colour.add_(y.to(colour.dtype), alpha=_GAIN)
+def enlarge_around(lr: Tensor, y: Tensor, sr_y: Tensor) -> Tensor:
+    """The bicubic enlargement of ``lr`` with other luma, by two enlarged planes instead of three.
 
+    Red and blue are enlarged less their luma ``y``; the definition of luma then leaves one green.
 
-def colourful(image: Tensor, y: Tensor) -> Tensor:
-    """What remains of a picture ``(B, 3, H, W)`` without its luma ``(B, 1, H, W)``."""
-    return torch.sub(image, y, alpha=_GAIN)
+    Args:
+        lr: ``(B, 3, H, W)``.
+        y: its luma, ``(B, 1, H, W)``.
+        sr_y: the luma of the result, ``(B, 1, scale * H, scale * W)``.
+    """
+    shine = sr_y.to(lr.dtype)
+    planes = enlarge(torch.sub(lr[:, 0::2], y, alpha=_GAIN), shine.shape[-1] // lr.shape[-1])
+    red, blue = planes[:, 0:1], planes[:, 1:2]
+    sr = lr.new_empty(len(lr), 3, *shine.shape[-2:])
+    torch.add(planes, shine, alpha=_GAIN, out=sr[:, 0::2])
+    green = torch.add(red, blue, alpha=_BLUE / _RED).mul_(-_RED).sub_(16)
+    torch.add(green, shine, alpha=_GAIN * _GREEN, out=sr[:, 1:2]).div_(_GREEN)
+    return sr
 
 
 def enlarge(image: Tensor, scale: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_module.archs.luma import LumaNet, around_luma, colourful, enlarge, luma
+from sr_module.archs.luma import LumaNet, enlarge, enlarge_around, luma
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -184,7 +184,7 @@ class StackNet(LumaNet):
                 up = enlarge(lr, self.scale)
                 return self.with_luma(up, stack(luma(up)))
             y = luma(lr)
-            return around_luma(enlarge(colourful(lr, y), self.scale), stack(y))
+            return enlarge_around(lr, y, stack(y))
 
         return run
 
