@@ -19,8 +19,8 @@ from pathlib import Path
 import pyvips
 
 SIDE = 20_000
-ANNOTATED = 4
-"""Rows and columns of the large picture, in small ones, that are annotated."""
+ANNOTATED = 3
+"""Rows and columns of the large picture, in small ones, that are annotated: below 500 objects."""
 STUDY = (
     "--protocol", "synthetic", "--windows.kind", "guided", "--windows.size", "256",
     "--windows.budget", "16", "--join.full", "true", "--arms", "none", "bicubic",
