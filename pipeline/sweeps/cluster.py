@@ -18,6 +18,7 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the configs are the user's
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard beside MLflow
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial closes its run; then its process
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # as tracebacks; a sweep tells why each trial failed
     "TUNE_RESULT_BUFFER_LENGTH": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
