@@ -36,6 +36,14 @@ OPTIONS = {
 }  # fmt: skip
 
 
+class Jpeg(DiffJPEG):
+    """Its own; newer torch keeps the strides of what it permutes, which its ``view`` refuses."""
+
+    def forward(self, x: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
+        """Pictures in planes."""
+        return super().forward(x, quality=quality).contiguous()
+
+
 def kernels(sigma: list[float]) -> torch.Tensor:
     """One for each picture, padded to 21 x 21 as its data set pads them."""
     drawn = []
@@ -57,7 +65,7 @@ def main(kind: str) -> None:
     np.random.seed(0)  # noqa: NPY002 (what basicsr draws from)
     model = RealESRGANModel.__new__(RealESRGANModel)
     model.opt, model.is_train, model.device = OPTIONS, True, torch.device("cpu")
-    model.jpeger = DiffJPEG(differentiable=False)
+    model.jpeger = Jpeg(differentiable=False)
     model.usm_sharpener = USMSharp() if kind == "sharpened" else lambda pictures: pictures
     model._dequeue_and_enqueue = lambda: None
     ringing = circular_lowpass_kernel(np.pi / 2, 15, pad_to=21)
