@@ -55,7 +55,8 @@ class ClosedForm(SRTraining):
             )
         # Lightning counts steps by an optimiser's, and DDP refuses a module without a parameter.
         self.counter = nn.Parameter(torch.zeros(()))
-        # DDP sends the first process's buffers to all before each step: the others' sums would be lost.
+        # DDP sends the first process's buffers to all before each step: what the others have
+        # summed up would be lost.
         self._ddp_params_and_buffers_to_ignore = [
             f"{net}.{name}" for net in ("net", "averaged") for name in self._sums_of().sums
         ]

@@ -30,6 +30,8 @@ class Scheduler:
         mutate: of pbt: settings of the space that change; empty means all of them.
         resample: of pbt: chance that a changed setting is drawn anew instead of moved by a fifth.
         quantile: of pbt: share of the trials that are the worst, and the best.
+        synchronous: of pbt: trials wait for one another before a change, for runs that can be
+            repeated and trials that end soon; without it the fast ones go on.
     """
 
     kind: str = "asha"
@@ -39,6 +41,7 @@ class Scheduler:
     mutate: list[str] = field(default_factory=list)
     resample: float = 0.25
     quantile: float = 0.25
+    synchronous: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in SCHEDULERS:

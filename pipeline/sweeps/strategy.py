@@ -127,6 +127,7 @@ def _pbt(settings: Scheduler, space: Space, shared: Mapping[str, str], seed: int
         hyperparam_mutations={POINT: mutations},
         quantile_fraction=settings.quantile,
         resample_probability=settings.resample,
+        synch=settings.synchronous,
         custom_explore_fn=partial(_inside, space=space),
     )
 

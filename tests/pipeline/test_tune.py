@@ -105,8 +105,8 @@ def test_a_population_changes_rates_and_takes_over_states_while_it_trains(shards
         [CONF / "experiment" / "srresnet_small.yaml"],
         {RATE: {"grid": [1e-7, 1e-3]}},
         shards=str(shards), fixed={**TINY, "trainer.max_steps": 12}, search="grid",
-        scheduler=Scheduler(kind="pbt", interval=1, quantile=0.5), out=tmp_path / "sweep",
-        experiment="population",
+        scheduler=Scheduler(kind="pbt", interval=1, quantile=0.5, synchronous=True),
+        out=tmp_path / "sweep", experiment="population",
     )  # fmt: skip
     assert [each.state for each in swept.trials] == ["finished", "finished"]
     client, _, trials = runs_of(store, "population")
