@@ -160,7 +160,7 @@ class Journal:
         """Takes a file, or folder, as it is now; returns what ``file`` finds it by."""
         with self.place(path.name) as kept:
             if path.is_dir():
-                shutil.copytree(path, kept)
+                shutil.copytree(path, kept, copy_function=_linked)
             else:
                 link(path, kept)
         return self.ticket(kept)
@@ -301,6 +301,10 @@ def link(path: Path, name: Path) -> None:
         name.hardlink_to(path.resolve())
     except OSError:
         shutil.copyfile(path, name)
+
+
+def _linked(path: str, name: str) -> None:
+    link(Path(path), Path(name))
 
 
 def _write_json(path: Path, value: object, *, durable: bool = True) -> None:

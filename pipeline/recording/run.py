@@ -161,8 +161,10 @@ class Run:
 
     def checkpoint(self, path: Path, *, step: int, keep: int) -> None:
         """Copies a checkpoint into the run, whose artifacts keep the last ``keep`` of them."""
-        for older in self.journal.folder.glob(f"files/*/step-*{path.suffix}"):
-            older.unlink(missing_ok=True)  # it has waited too long to be worth sending
+        for folder in list(self.journal.folder.glob("files/*")):
+            with contextlib.suppress(FileNotFoundError):  # sent just now, and removed
+                for older in folder.glob(f"step-*{path.suffix}"):
+                    older.unlink(missing_ok=True)  # it has waited too long to be worth sending
         with self.journal.place(f"step-{step:09d}{path.suffix}") as place:
             link(path, place)
         told = {"checkpoint": "checkpoints", "keep": keep, "file": self.journal.ticket(place)}
