@@ -117,7 +117,7 @@ def test_the_slurm_script_is_bash_and_asks_for_what_it_lacks():
 
 @pytest.mark.slow
 def test_a_slurm_job_that_is_stopped_saves_queues_again_and_goes_on(
-    tmp_path: Path, tiny: Any, slurm: dict[str, str], store: str
+    tmp_path: Path, store: str, tiny: Any, slurm: dict[str, str]
 ):
     (_, config, _, shards, *_) = tiny()
     words = ["--trainer.accelerator", "cpu", "--trainer.devices", "auto"]
