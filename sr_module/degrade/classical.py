@@ -20,9 +20,8 @@ from sr_module.degrade.draws import (
     Quality,
     check_range,
     draw,
+    draw_frames,
     draw_quality,
-    draw_seeds,
-    frame_seeds,
 )
 from sr_module.resize import imresize
 
@@ -98,12 +97,7 @@ class Degradation:
         """
         check_sides(hr, self.scale)
         pictures = hr.reshape(-1, *hr.shape[-3:])
-        frames = hr.shape[-4] if hr.ndim == 5 else 1
-        drawn = [
-            drawn._replace(seed=seed)
-            for drawn in map(self._draw, draw_seeds(len(pictures) // frames, generator))
-            for seed in frame_seeds(drawn.seed, frames)
-        ]
+        drawn = draw_frames(self._draw, hr, generator)
         lr = gaussian_blur(pictures, [each.blur for each in drawn])
         lr = imresize(lr, Fraction(1, self.scale))
         lr = _compress(_add_noise(lr, drawn), drawn)

@@ -2,13 +2,29 @@
 
 import math
 import random
+from collections.abc import Callable
+from typing import Protocol, Self, TypeVar
 
 import torch
+from torch import Tensor
 
 Range = float | tuple[float, float]
 """A value, or the bounds between which each picture draws its own."""
 Quality = int | tuple[int, int] | None
 """A codec's quality, or the bounds between which each picture draws its own; None is no codec."""
+
+
+class Seeded(Protocol):
+    """What a degradation draws for a picture, with the seed of its noise."""
+
+    @property
+    def seed(self) -> int:
+        """Of the noise."""
+
+    def _replace(self, *, seed: int) -> Self: ...
+
+
+Drawn = TypeVar("Drawn", bound=Seeded)
 
 
 def draw_seeds(count: int, generator: torch.Generator | None) -> list[int]:
@@ -25,6 +41,22 @@ def draw_seeds(count: int, generator: torch.Generator | None) -> list[int]:
 def frame_seeds(seed: int, frames: int) -> list[int]:
     """Seeds of the noise in each frame of a clip; the first frame's is the clip's own."""
     return [seed, *(random.Random(f"{seed}/{frame}").getrandbits(63) for frame in range(1, frames))]
+
+
+def draw_frames(
+    draw_one: Callable[[int], Drawn], hr: Tensor, generator: torch.Generator | None
+) -> list[Drawn]:
+    """What is drawn for each picture of ``(B, 3, H, W)``, ``(3, H, W)`` or ``(B, T, 3, H, W)``.
+
+    Frames of a clip share all but the seed of their noise.
+    """
+    frames = hr.shape[-4] if hr.ndim == 5 else 1
+    clips = math.prod(hr.shape[:-3]) // frames
+    return [
+        drawn._replace(seed=seed)
+        for drawn in map(draw_one, draw_seeds(clips, generator))
+        for seed in frame_seeds(drawn.seed, frames)
+    ]
 
 
 def draw(rng: random.Random, bounds: Range) -> float:

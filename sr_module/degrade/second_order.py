@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from sr_module.degrade.classical import check_sides
 from sr_module.degrade.codecs import through_jpeg
-from sr_module.degrade.draws import check_range, draw, draw_quality, draw_seeds, frame_seeds
+from sr_module.degrade.draws import check_range, draw, draw_frames, draw_quality
 from sr_module.degrade.kernels import draw_blur, draw_sinc, filtered
 from sr_module.degrade.noise import gaussian_noise, poisson_noise
 from sr_module.degrade.sharpen import sharpen
@@ -169,12 +169,7 @@ class SecondOrder:
         """
         check_sides(hr, self.scale)
         pictures = hr.reshape(-1, *hr.shape[-3:])
-        frames = hr.shape[-4] if hr.ndim == 5 else 1
-        drawn = [
-            drawn._replace(seed=seed)
-            for drawn in map(self._draw, draw_seeds(len(pictures) // frames, generator))
-            for seed in frame_seeds(drawn.seed, frames)
-        ]
+        drawn = draw_frames(self._draw, hr, generator)
         if self.sharpened:
             pictures = sharpen(pictures)
         pictures = _blur(pictures, [each.first.kernel for each in drawn])
