@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import json
 import os
 import re
 import signal
@@ -19,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from pipeline.pictures import write_picture
 from pipeline.shards import shards as write_shards
 
 
@@ -29,6 +32,30 @@ def smooth_picture(seed: int, side: int = 96) -> Image.Image:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+BoxedPictures = Callable[..., Path]
+
+
+@pytest.fixture
+def boxed_pictures() -> BoxedPictures:
+    """Writes ``count`` pictures of noise with one box each, and returns their COCO file."""
+
+    def write(folder: Path, *, count: int, side: int, category: dict, box: list[int]) -> Path:
+        generator = torch.Generator().manual_seed(0)
+        images, annotations = [], []
+        for image in range(1, count + 1):
+            picture = torch.randint(0, 255, (3, side, side), generator=generator, dtype=torch.uint8)
+            write_picture(picture, folder / "images" / f"{image}.png")
+            images.append({"id": image, "file_name": f"{image}.png", "width": side, "height": side})
+            annotations.append(
+                {"id": image, "image_id": image, "category_id": category["id"], "bbox": box}
+            )
+        coco = {"images": images, "annotations": annotations, "categories": [category]}
+        (folder / "coco.json").write_text(json.dumps(coco))
+        return folder / "coco.json"
+
+    return write
 
 
 @pytest.fixture(scope="session")

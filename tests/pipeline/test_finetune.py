@@ -1,6 +1,5 @@
 """A detector for every arm, and a network for the detector, as a user makes them."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,28 +11,18 @@ from pipeline import cli
 from pipeline.arms import identity
 from pipeline.finetune import ArmPictures, finetuned_file, label_of
 from pipeline.fingerprints import fingerprint, learnt_from
-from pipeline.pictures import read_picture, write_picture
+from pipeline.pictures import read_picture
 from sr_module import build, load_net, save_net
 
 SIDE = 64
 
 
 @pytest.fixture
-def training(tmp_path, monkeypatch) -> Path:
+def training(tmp_path, monkeypatch, boxed_pictures) -> Path:
     """Four pictures with a box each, an untrained network x4 and a detector of two classes."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    generator = torch.Generator().manual_seed(0)
-    images, annotations = [], []
-    for image in (1, 2, 3, 4):
-        picture = torch.randint(0, 255, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
-        write_picture(picture, tmp_path / "images" / f"{image}.png")
-        images.append({"id": image, "file_name": f"{image}.png", "width": SIDE, "height": SIDE})
-        annotations.append(
-            {"id": image, "image_id": image, "category_id": 5, "bbox": [8, 8, 20, 16]}
-        )
-    categories = [{"id": 5, "name": "boat"}]
-    coco = {"images": images, "annotations": annotations, "categories": categories}
-    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    category = {"id": 5, "name": "boat"}
+    boxed_pictures(tmp_path, count=4, side=SIDE, category=category, box=[8, 8, 20, 16])
     torch.manual_seed(0)
     save_net(build("msrresnet", 4, features=8, blocks=1), tmp_path / "sr.safetensors",
              provenance={"fingerprints": "f" * 64})  # fmt: skip

@@ -88,8 +88,9 @@ def test_curves_pictures_tables_and_numbers_are_left_on_disk_and_in_the_run(
     assert {point.step: point.value for point in history} == pytest.approx(ours)
 
 
-def test_a_detector_is_shown_the_same_damage(net, tmp_path, store, monkeypatch):
-    coco = scene(tmp_path)
+def test_a_detector_is_shown_the_same_damage(net, tmp_path, store, monkeypatch, boxed_pictures):
+    category = {"id": 1, "name": "thing"}
+    coco = boxed_pictures(tmp_path, count=2, side=SIDE, category=category, box=[8, 8, 20, 14])
     points = jpeg(
         ["bicubic", f"ours={net}"],
         hr=[str(tmp_path / "images")],
@@ -111,22 +112,6 @@ def test_a_detector_is_shown_the_same_damage(net, tmp_path, store, monkeypatch):
     assert [each["degradation"]["jpeg_quality"] for each in settings] == [10, None]
     digests = {each["windows digest"] for each in settings}
     assert len(digests) == 1  # the same windows for every quality
-
-
-def scene(folder: Path) -> Path:
-    generator = torch.Generator().manual_seed(0)
-    images, annotations = [], []
-    for image in (1, 2):
-        picture = torch.randint(0, 255, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
-        write_picture(picture, folder / "images" / f"{image}.png")
-        images.append({"id": image, "file_name": f"{image}.png", "width": SIDE, "height": SIDE})
-        annotations.append(
-            {"id": image, "image_id": image, "category_id": 1, "bbox": [8, 8, 20, 14]}
-        )
-    categories = [{"id": 1, "name": "thing"}]
-    coco = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "coco.json").write_text(json.dumps(coco))
-    return folder / "coco.json"
 
 
 def detector(folder: Path) -> Path:
