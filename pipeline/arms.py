@@ -118,12 +118,16 @@ def identity(spec: str) -> str:
 
 
 def open_arm(spec: str, scale: int, *, bf16: bool) -> Upscaler | None:
-    """What enlarges the windows of an arm, one training of it; None where nothing does."""
+    """What enlarges the windows of an arm, one training of it; None where nothing does.
+
+    What it makes stays where the detector is, on the accelerator where there is one.
+    """
     if spec in UNENLARGED or spec == LARGER:
         return None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     if spec == SHARPENED:
-        return Upscaler(SHARPENED, scale, 0, lambda lr: sharpened(lr, scale))
-    return open_upscaler(spec, scale=scale, precision="bf16" if bf16 else "fp32")
+        return Upscaler(SHARPENED, scale, 0, lambda lr: sharpened(lr.to(device), scale))
+    return open_upscaler(spec, scale=scale, precision="bf16" if bf16 else "fp32", onto=device)
 
 
 def sharpened(lr: Tensor, scale: int) -> Tensor:

@@ -56,7 +56,7 @@ def _seen(study: Findings, arm: ArmResult, given: Tensor, image: int, window: Wi
     if arm.spec == ORIGINAL:
         return _original(study, image, window)
     upscaler = study.upscalers[arm.name]
-    return given if upscaler is None else upscaler(given[None])[0]
+    return given if upscaler is None else upscaler(given[None])[0].cpu()
 
 
 def _original(study: Findings, image: int, window: Window) -> Tensor:

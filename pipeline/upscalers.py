@@ -106,6 +106,7 @@ def open_upscaler(
     precision: Precision = "fp32",
     device: str | None = None,
     tile: int | None = None,
+    onto: str = "cpu",
 ) -> Upscaler:
     """The enlargement that ``model`` names.
 
@@ -118,21 +119,22 @@ def open_upscaler(
         precision: in which a network computes.
         device: where a network runs; None takes cuda where there is one.
         tile: low-resolution side of the pieces of large pictures; None chooses.
+        onto: device that holds what was enlarged, and on which kernels work.
 
     Raises:
         ValueError: no scale for a kernel, or one that the network does not serve.
         FileNotFoundError: no kernel, no trained network and no file.
     """
     if model in KERNELS:
-        return _kernel(model, scale)
+        return _kernel(model, scale, onto)
     if model.startswith("mix:"):
         mixed = _mixture(model, scale)
-        return as_upscaler(mixed, model, precision=precision, device=device, tile=tile)
+        return as_upscaler(mixed, model, precision=precision, device=device, tile=tile, onto=onto)
     path = network_file(model)
     if path.suffix == ".onnx":
-        return _exported(path, scale, precision, device, tile)
+        return _exported(path, scale, precision, device, tile, onto)
     net = load_net(path, scale=scale)
-    return as_upscaler(net, _name(path), precision=precision, device=device, tile=tile)
+    return as_upscaler(net, _name(path), precision=precision, device=device, tile=tile, onto=onto)
 
 
 def network_files(model: str) -> list[Path]:
@@ -177,11 +179,12 @@ def as_upscaler(
     precision: Precision = "fp32",
     device: str | None = None,
     tile: int | None = None,
+    onto: str = "cpu",
 ) -> Upscaler:
     """A network, moved to its device, as an enlargement; the arguments of ``open_upscaler``."""
     net.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     parameters = sum(p.numel() for p in net.parameters())
-    return _from_net(net, name, parameters, tile, _decided(precision, device))
+    return _from_net(net, name, parameters, tile, _decided(precision, device), onto)
 
 
 def _parts(model: str) -> dict[str, str]:
@@ -199,32 +202,42 @@ def _mixture(model: str, scale: int | None) -> SRNet:
     return interpolate(psnr, gan, alpha=float(_parts(model)["alpha"]))
 
 
-def _kernel(name: str, scale: int | None) -> Upscaler:
+def _kernel(name: str, scale: int | None, onto: str) -> Upscaler:
     if not scale or scale < 1:
         raise ValueError(f"{name} needs a scale of 1 or more, got {scale}; add --scale 4")
     kernel, factor = KERNELS[name], scale
-    return Upscaler(name, factor, 0, lambda lr: kernel(lr, factor))
+    return Upscaler(name, factor, 0, lambda lr: kernel(lr.to(onto), factor))
 
 
 def _exported(
-    path: Path, scale: int | None, precision: Precision, device: str | None, tile: int | None
+    path: Path,
+    scale: int | None,
+    precision: Precision,
+    device: str | None,
+    tile: int | None,
+    onto: str,
 ) -> Upscaler:
     net = load_onnx(path, device=device)
     if scale not in (None, net.scale):
         raise ValueError(f"{path}: this network enlarges {net.scale} times, not {scale} times")
     if precision == "bf16":
         raise ValueError(f"{path} computes in fp32, as it was exported; leave --precision out")
-    return _from_net(net, _name(path), net.parameter_count, tile, "fp32")
+    return _from_net(net, _name(path), net.parameter_count, tile, "fp32", onto)
 
 
 def _from_net(
-    net: SRNet, name: str, parameters: int, tile: int | None, precision: Literal["fp32", "bf16"]
+    net: SRNet,
+    name: str,
+    parameters: int,
+    tile: int | None,
+    precision: Literal["fp32", "bf16"],
+    onto: str,
 ) -> Upscaler:
     return Upscaler(
         name,
         net.scale,
         parameters,
-        lambda lr: upscale(net, lr, tile=tile, precision=precision),
+        lambda lr: upscale(net, lr, tile=tile, precision=precision, onto=onto),
         overlap=net.overlap,
         frames=net.frames,
         multiple_of=net.multiple_of,

@@ -1,7 +1,8 @@
 """The one door to inference: any picture, any size, bounded memory.
 
 Tiles are cut with enough context that the tiled result equals the untiled one. ``upscale`` writes
-each straight into the output in main memory, so the accelerator holds one tile at a time;
+each straight into the output, in main memory unless told otherwise, so that the accelerator holds
+one tile at a time;
 ``upscale_parts`` hands them out one by one, for pictures that main memory cannot hold either.
 """
 
@@ -47,6 +48,7 @@ def upscale(
     device: torch.device | str | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     progress: Callable[[int, int], None] | None = None,
+    onto: torch.device | str = "cpu",
 ) -> Tensor:
     """Super-resolve ``image`` with ``net``.
 
@@ -59,9 +61,11 @@ def upscale(
         device: where to compute; the network moves there and stays. None leaves it where it is.
         precision: ``bf16`` runs the network in bfloat16 under autocast.
         progress: called with the tiles done and the tiles in all, after each tile.
+        onto: device that holds the output. For small pictures that something else on the
+            accelerator looks at next, the accelerator.
 
     Returns:
-        ``(C, scale * H, scale * W)``, or with the leading B, float32 in [0, 1] on the CPU, in
+        ``(C, scale * H, scale * W)``, or with the leading B, float32 in [0, 1] on ``onto``, in
         channels-last layout.
 
     Raises:
@@ -79,7 +83,7 @@ def upscale(
     with _evaluating(net), torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         run = _on_processor(net, dtype) if device.type == "cpu" else net
-        sr = _upscale_within_memory(net, run, batch, tile, device, progress)
+        sr = _upscale_within_memory(net, run, batch, tile, device, progress, onto)
     return sr[0] if single else sr
 
 
@@ -197,11 +201,12 @@ def _upscale_within_memory(
     tile: int,
     device: torch.device,
     progress: Callable[[int, int], None] | None,
+    onto: torch.device | str,
 ) -> Tensor:
     """All tiles, starting again with smaller ones whenever the accelerator's memory runs out."""
     while True:
         try:
-            return _upscale_tiles(net, run, batch, tile, device, progress)
+            return _upscale_tiles(net, run, batch, tile, device, progress, onto)
         except torch.OutOfMemoryError as error:
             if tile <= _SMALLEST:
                 raise MemoryError(
@@ -220,11 +225,13 @@ def _upscale_tiles(
     tile: int,
     device: torch.device,
     progress: Callable[[int, int], None] | None,
+    onto: torch.device | str,
 ) -> Tensor:
     height, width = batch.shape[-2:]
     s = net.scale
     shape = (len(batch), net.channels, s * height, s * width)
-    sr = torch.empty(shape, memory_format=torch.channels_last)  # as the networks' outputs are
+    # channels last, as the networks' outputs are
+    sr = torch.empty(shape, device=onto, memory_format=torch.channels_last)
     parts = upscale_parts(
         lambda lr: run(_on(device, lr)),
         lambda rows, columns: batch[..., rows, columns],

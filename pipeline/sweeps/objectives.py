@@ -84,8 +84,9 @@ class GainScore(pl.Callback):
 def _measure(settings: GainStudy, scale: int, module: SRTraining) -> Gain:
     bench = _bench(settings, scale)
     upscaler = as_upscaler(
-        module.averaged, ARM, precision="bf16" if _bf16() else "fp32", device=str(module.device)
-    )
+        module.averaged, ARM, precision="bf16" if _bf16() else "fp32",
+        device=str(module.device), onto=str(module.device),
+    )  # fmt: skip
     arm = run_arm(ARM, ARM, split=bench.split, rules=bench.rules, upscaler=upscaler)
     evaluations = {REFERENCE: bench.reference, ARM: arm.evaluation}
     return paired_gains(

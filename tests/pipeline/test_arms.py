@@ -36,6 +36,15 @@ def test_arms_without_enlargement_have_no_upscaler():
     assert [open_arm(spec, 4, bf16=False) for spec in (NONE, ORIGINAL, CROPS)] == [None] * 3
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_what_an_arm_enlarges_stays_on_the_accelerator_for_the_detector(there, monkeypatch):
+    asked = []
+    monkeypatch.setattr("pipeline.arms.open_upscaler", lambda *_, onto, **__: asked.append(onto))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    open_arm("bicubic", 4, bf16=False)
+    assert asked == ["cuda" if there else "cpu"]
+
+
 def test_sharpening_keeps_flat_pictures_and_steepens_edges():
     flat = torch.full((1, 3, 12, 12), 0.4)
     assert torch.allclose(sharpened(flat, 4), torch.full((1, 3, 48, 48), 0.4), atol=1e-5)

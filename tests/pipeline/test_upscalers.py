@@ -43,6 +43,13 @@ def test_each_kernel_is_the_one_it_is_called():
     assert torch.equal(open_upscaler("bilinear", scale=2)(lr), bilinear)
 
 
+@pytest.mark.parametrize("name", [*KERNELS, "network"])
+def test_what_was_enlarged_lies_where_it_is_wanted(name, network):
+    word = str(network) if name == "network" else name
+    upscaler = open_upscaler(word, scale=2, device="cpu", onto="meta")
+    assert upscaler(torch.rand(1, 3, 6, 6)).device.type == "meta"
+
+
 @pytest.mark.parametrize("scale", [None, 0, -2])
 def test_a_kernel_without_a_scale_is_refused(scale):
     with pytest.raises(ValueError, match=r"bicubic needs a scale of 1 or more.*add --scale 4"):

@@ -46,6 +46,13 @@ def test_every_pixel_is_written_once_in_its_place(multiple: int, tile: int | Non
     assert torch.equal(upscale(net, lr, tile=tile), nearest(lr, 3))
 
 
+def test_the_output_is_made_on_the_device_that_is_to_hold_it():
+    # "meta" has shapes and no values: whatever came by way of main memory would be there
+    sr = upscale(Nearest(), torch.rand(2, 3, 9, 5), onto="meta")
+    assert (sr.device.type, sr.shape) == ("meta", (2, 3, 18, 10))
+    assert upscale(Nearest(), torch.rand(3, 4, 4)).device.type == "cpu"
+
+
 def test_results_are_clamped():
     net = Nearest()
     net.gain.data.fill_(3)
