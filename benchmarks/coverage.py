@@ -1,11 +1,12 @@
 """Intervals: how many of 500 synthetic studies have one that holds the true gain.
 
-Run it with: python -m benchmarks.coverage
+Run it with: python -m benchmarks.coverage [30 60 150 trainings]
 """
 
 import math
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -22,21 +23,25 @@ STUDIES, RESAMPLES = 500, 500
 PICTURES, POPULATION = (30, 60, 150), 4000
 TRAININGS, TRAINED, TRAINED_POPULATION, SPREAD = 3, 40, 2000, 0.1
 TRAINED_PICTURES = 60
+SEVERAL = "trainings"
 
 NORMAL = NormalDist()
 
 
-def run() -> Iterator[tuple[str, str]]:
-    """Kinds of interval for one training, then for several."""
-    population = make_population(POPULATION)
-    for pictures in PICTURES:
+def run(parts: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """Kinds of interval for one training by numbers of pictures, then for several."""
+    parts = parts or (*map(str, PICTURES), SEVERAL)
+    if counts := [int(part) for part in parts if part != SEVERAL]:
+        population = make_population(POPULATION)
+    for pictures in counts:
         held = _one_training(population, pictures)
         for (metric, kind), count in sorted(held.items()):
             yield f"{pictures} pictures, {metric}, {kind}", f"{100 * count / STUDIES:5.1f} %"
-    population = make_population(TRAINED_POPULATION, trainings=TRAINED, spread=SPREAD)
-    for kind, count in _several_trainings(population).items():
-        name = f"{TRAININGS} trainings, {TRAINED_PICTURES} pictures, AP, {kind}"
-        yield name, f"{100 * count / STUDIES:5.1f} %"
+    if SEVERAL in parts:
+        population = make_population(TRAINED_POPULATION, trainings=TRAINED, spread=SPREAD)
+        for kind, count in _several_trainings(population).items():
+            name = f"{TRAININGS} trainings, {TRAINED_PICTURES} pictures, AP, {kind}"
+            yield name, f"{100 * count / STUDIES:5.1f} %"
 
 
 def _one_training(population: Population, pictures: int) -> Counter[tuple[str, str]]:
@@ -127,5 +132,5 @@ def _several_trainings(population: Population) -> Counter[str]:
 if __name__ == "__main__":
     error = 100 * math.sqrt(0.95 * 0.05 / STUDIES)
     print(f"{STUDIES} studies; 95 % is hit within {error:.1f} points (one standard error)")
-    for name, figure in run():
+    for name, figure in run(sys.argv[1:]):
         print(f"  {name:<62} {figure}", flush=True)
