@@ -7,7 +7,8 @@ r"""``srdet detect finetune``: one detector for every arm, trained on from the s
 
 A detector that was trained on original pictures meets enlarged ones for the first time in a study;
 one that has learnt from an arm's own pictures gives another answer, often the opposite one. Both
-are measured, never in one table. Every arm gets the same crops, steps and rates.
+are measured, never in one table. Every arm gets the same crops, steps and rates. An arm whose
+detector is there, from the same detector, network, pictures and settings, is not trained again.
 """
 
 import json
@@ -24,6 +25,7 @@ from pipeline import tracking
 from pipeline.arms import LARGER, ORIGINAL, Form, identity, open_arm, parse_arms, trainings
 from pipeline.boxed import BoxedCrops, brief_trainer
 from pipeline.fingerprints import fingerprint, listed
+from pipeline.kept import file_digest
 from pipeline.progress import console
 from pipeline.study import load_pictures
 from pipeline.study_files import file_name
@@ -33,6 +35,9 @@ from pipeline.watch import quiet_lightning
 from pipeline.world import best_precision, cores_shared_with
 from sr_module.degrade import Degradation
 from sr_module.task_driven import by_turns
+
+RUN = "mlflow_run"
+"""In what a detector's file says of its origin: the run that made it, another one each time."""
 
 
 def finetune(
@@ -87,7 +92,8 @@ def finetune(
     labels = label_of(detector, pictures.truth.categories)
     settings = {
         "protocol": protocol, "scale": scale, "crop": crop, "batch_size": batch_size,
-        "steps": steps, "learning_rate": learning_rate, "seed": seed, "detector": detector.name,
+        "steps": steps, "learning_rate": learning_rate, "seed": seed,
+        "detector": file_digest(detector), "degradation": repr(reduced),
     }  # fmt: skip
     quiet_lightning()
     out.mkdir(parents=True, exist_ok=True)
@@ -99,10 +105,13 @@ def finetune(
     with tracking.start(experiment, name or out.name) as run:
         run.params(settings)
         for arm, spec in specs.items():
-            data.form = ArmPictures(trainings(spec)[0], scale)
             made[arm] = finetuned_file(out, arm)
             told = {key: str(value) for key, value in settings.items()}
             told |= {"upscaler": identity(trainings(spec)[0])} | seen
+            if _is_there(made[arm], told):
+                console.print(f"{arm}: {made[arm]} is there", highlight=False)
+                continue
+            data.form = ArmPictures(trainings(spec)[0], scale)
             with tracking.start(experiment, f"for {arm}", parent=run) as child:
                 loss = _train(
                     detector, data, made[arm], child,
@@ -154,6 +163,15 @@ def origin_of(path: Path) -> dict[str, str]:
     return told
 
 
+def _is_there(path: Path, told: dict[str, str]) -> bool:
+    """Whether an arm's detector was made before, of the same things in the same way."""
+    if not path.is_file():
+        return False
+    before = origin_of(path)
+    before.pop(RUN, None)
+    return before == told
+
+
 def label_of(detector: Path, categories: dict[int, str]) -> dict[int, int]:
     """Category id of the set to the label of a stored detector, by name."""
     _, names = load_model(detector)
@@ -184,7 +202,7 @@ def _train(
     categories = {int(key): name for key, name in json.loads(metadata["categories"]).items()}
     save_detector(
         model, path, architecture=metadata["architecture"], categories=categories,
-        provenance={**origin, "mlflow_run": run.stored_id},
+        provenance={**origin, RUN: run.stored_id},
     )  # fmt: skip
     run.artifact(path, folder="model")
     return float(trainer.callback_metrics["train/loss"])

@@ -60,6 +60,21 @@ def test_every_arm_gets_a_detector_of_its_own_that_tells_what_it_has_seen(traini
     assert fingerprint(read_picture(training / "images" / "3.png")) in seen
 
 
+def test_an_arm_whose_detector_is_there_is_not_trained_again(training, capsys):
+    out = training / "tuned"
+    arms = ("--arms", "none", "--steps", "2", "--out", str(out))
+    assert cli.main(words(training, "finetune", *arms)) == 0
+    files = [finetuned_file(out, arm) for arm in ("none", "bicubic")]
+    made = [path.stat().st_mtime_ns for path in files]
+    files[1].unlink()  # as if it had been stopped before
+    assert cli.main(words(training, "finetune", *arms)) == 0
+    assert files[0].stat().st_mtime_ns == made[0]
+    assert files[1].is_file()
+    assert "none.safetensors is there" in "".join(capsys.readouterr().out.split("\n"))
+    assert cli.main(words(training, "finetune", *arms[:2], "--steps", "3", *arms[4:])) == 0
+    assert all(a.stat().st_mtime_ns != b for a, b in zip(files, made, strict=True))
+
+
 def test_a_network_trained_for_a_detector_is_an_arm_like_any_other(training):
     more = ("--init_from", str(training / "sr.safetensors"), "--steps", "3", "--val", "0.25",
             "--warmup_steps", "1", "--out", str(training / "task"))  # fmt: skip
