@@ -21,7 +21,7 @@ from pipeline.upscalers import bicubic
 
 SIZE, OVERLAP, SCALE = 192, 0.2, 2
 NARROW, BUDGET, SMALL = 128, 7.0, 32
-"""Guided windows: that of ``guided.py``'s plans which holds nine tenths of what the grid holds, at a
+"""Guided windows: the plan of ``guided.py`` that holds nine tenths of what the grid holds, at a
 fifth of its pixels."""
 GATE = SizeGate(small_below=64, large_above=0)
 

@@ -1,4 +1,4 @@
-r"""A study of one picture of 20,000 x 20,000 pixels: the most memory that it takes, and its seconds.
+r"""A study of one picture of 20,000 x 20,000 pixels: its greatest memory, and its seconds.
 
 python -m benchmarks.vast --coco val.json --images val/ --detector detector.safetensors \
         --keep FOLDER

@@ -70,7 +70,7 @@ def test_an_arm_whose_detector_is_there_is_not_trained_again(training, capsys):
     assert cli.main(words(training, "finetune", *arms)) == 0
     assert files[0].stat().st_mtime_ns == made[0]
     assert files[1].is_file()
-    assert "none.safetensors is there" in "".join(capsys.readouterr().out.split("\n"))
+    assert "none.safetensorsisthere" in "".join(capsys.readouterr().err.split())
     assert cli.main(words(training, "finetune", *arms[:2], "--steps", "3", *arms[4:])) == 0
     assert all(a.stat().st_mtime_ns != b for a, b in zip(files, made, strict=True))
 
