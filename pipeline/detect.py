@@ -43,6 +43,7 @@ from pipeline.measures import measure_arms
 from pipeline.options import run_function
 from pipeline.pictures import read_picture
 from pipeline.plans import plan_windows
+from pipeline.ray_session import check_address
 from pipeline.regimes import Bench, Child, run_finetuned, run_trainings
 from pipeline.registered import check_free
 from pipeline.report import CurveView
@@ -163,7 +164,8 @@ def detect(
             stopped goes on from there, and one that is run again with another arm, merge or number
             of resamples looks at nothing twice.
         ray: workers of a Ray cluster that share the pictures; 0 does without. No box changes.
-        ray_address: of a running cluster; this machine's cores without it.
+        ray_address: of a running cluster; without it RAY_ADDRESS, and without that an embedded
+            Ray on this machine's cores.
         register: name in MLflow's registry of which the best network's arm becomes a version: a
             model that answers a picture with detections (`srdet serve`).
         name: how the run is called in MLflow; the out folder's name without it.
@@ -174,6 +176,7 @@ def detect(
     Returns:
         Arms, gains and where the report is.
     """
+    spread = _spread(ray, ray_address)
     specs = parse_arms(arms, protocol)
     reduced = (degradation or Degradation(scale)) if protocol == "synthetic" else None
     pictures = load_pictures(coco, images, degradation=reduced, limit=limit, ignored=ignored)
@@ -213,7 +216,6 @@ def detect(
         detector, detector_weights, scale, windows, join, merge, pictures.truth.categories,
         pictures.reduction, data,
     )  # fmt: skip
-    spread = RaySpread(ray, ray_address, 1.0 if device == "cuda" else 0.0) if ray else None
     with (
         tracking.start(experiment, name or out.name, parent=parent) as run,
         spread.connected() if spread else nullcontext(),
@@ -254,6 +256,18 @@ def detect(
             again = replace(findings, arms=learnt, measures=measure(learnt), seen={})
             findings = replace(findings, finetuned=again)
         return StudyResult(findings, verdict(findings), conclude(run, findings, out))
+
+
+def _spread(workers: int, address: str | None) -> RaySpread | None:
+    """Who shares the pictures; an address where nothing answers is told before anything is read.
+
+    Raises:
+        ConnectionError: that.
+    """
+    if not workers:
+        return None
+    check_address(address)
+    return RaySpread(workers, address, 1.0 if torch.cuda.is_available() else 0.0)
 
 
 def _run_arms(

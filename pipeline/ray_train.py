@@ -6,7 +6,6 @@ dies, Ray starts the group anew, and the run goes on from the last sealed one.
 """
 
 import contextlib
-import logging
 import os
 import pickle
 import signal
@@ -24,7 +23,7 @@ from pipeline.index import load_index
 from pipeline.origin import COMMAND, command
 from pipeline.outcome import Trained, tell
 from pipeline.progress import console
-from pipeline.ray_address import TRIES, check_address, unreachable
+from pipeline.ray_session import ray_session
 from pipeline.resume import TERMINATED, resume_point, stop_file
 from pipeline.settings import RaySettings, RunSettings
 from pipeline.tracking import Run
@@ -36,14 +35,12 @@ if TYPE_CHECKING:
 
 Watching = Callable[["Setup"], Sequence[Any]]
 ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as future versions do, and without a warning
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the settings are the user's
     "RAY_DEDUP_LOGS": "0",
+    # Its notices reach only trainings that ask Ray for them; ours save when a signal tells them to.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # torch is imported first
 }
-STORE = 256 * 2**20
-"""Bytes of an embedded Ray's shared memory: workers pass files, not objects."""
+"""Of Ray Train, beside what every Ray here has."""
 
 
 def _reporter(setup: "Setup") -> list[Any]:
@@ -168,32 +165,17 @@ def work(task: Mapping[str, Any]) -> bytes:
     return pickle.dumps(trained)
 
 
-@contextlib.contextmanager
-def connected(settings: RaySettings) -> Iterator[None]:
-    """A Ray to train on; an embedded one ends with the block.
+def connected(settings: RaySettings) -> contextlib.AbstractContextManager[Any]:
+    """A block with a Ray to train on.
 
     Raises:
-        ConnectionError: no Ray at the address.
+        ConnectionError: Ray does not start, or nothing answers at the address.
     """
-    address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
-    check_address(address)
-    for name, value in (ENVIRONMENT | ({} if address == "local" else TRIES)).items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    own: dict[str, Any] = {}
-    if address == "local":  # more workers than cores take turns rather than wait for ever
-        cores = max(os.cpu_count() or 1, settings.workers * settings.cpus)
-        own = {"num_cpus": cores, "object_store_memory": STORE, "include_dashboard": False}
-    try:
-        ray.init(address=address, logging_level="ERROR", **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConnectionError(unreachable(address, error)) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    # More workers than cores take turns rather than wait for ever.
+    cores = max(os.cpu_count() or 1, settings.workers * settings.cpus)
+    return ray_session(
+        settings.address, cores=cores, environment=ENVIRONMENT, show_workers=True
+    )  # fmt: skip
 
 
 def _check(config: Mapping[str, Any]) -> None:

@@ -4,21 +4,14 @@ Each worker opens its tools once and keeps them. Results come as they are done; 
 in order. A worker that dies is started again and its piece of work is done anew.
 """
 
-import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # at Ray's 15, workers stand still while anything else runs
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-STORE = 256 * 2**20
-"""Bytes of an embedded Ray's shared memory: what is found is small."""
+from pipeline.ray_session import ray_session
 
 Piece = TypeVar("Piece")
 Tools = TypeVar("Tools")
@@ -34,7 +27,8 @@ class RaySpread:
 
     Attributes:
         workers: how many.
-        address: of a running cluster ("auto" finds this machine's); an embedded one without it.
+        address: of a running cluster ("auto" finds this machine's); without it RAY_ADDRESS, and
+            without that an embedded one.
         gpus: of a worker, fractions allowed.
     """
 
@@ -58,28 +52,13 @@ class RaySpread:
         with self.connected() as ray:
             yield from self._results(ray, work, open_tools, pieces)
 
-    @contextlib.contextmanager
-    def connected(self) -> Iterator[Any]:
-        """The cluster at the address; else an embedded one, whatever else runs here.
+    def connected(self) -> AbstractContextManager[Any]:
+        """A block within which all calls share one Ray.
 
-        Within the block all calls share it. What began it ends it.
+        Raises:
+            ConnectionError: Ray does not start, or nothing answers at the address.
         """
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        import ray
-
-        if ray.is_initialized():
-            yield ray
-            return
-        own: dict[str, Any] = {}
-        if not self.address:
-            own = {"num_cpus": max(self.workers, 1), "object_store_memory": STORE}
-            own["include_dashboard"] = False
-        ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **own)
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
+        return ray_session(self.address, cores=max(self.workers, 1))
 
     def _results(
         self,

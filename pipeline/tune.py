@@ -21,10 +21,10 @@ from pipeline import tracking
 from pipeline.addresses import is_server, open_command, run_page, without_credentials
 from pipeline.files import atomic_file
 from pipeline.options import run_function
-from pipeline.ray_address import check_address
+from pipeline.ray_session import check_address, ray_session
 from pipeline.recording.registry import check_name
 from pipeline.sweeps.board import Board, say, showing
-from pipeline.sweeps.cluster import connected, resources_there, room_for
+from pipeline.sweeps.cluster import ENVIRONMENT, room_for
 from pipeline.sweeps.outcome import (
     Ended,
     Standing,
@@ -169,8 +169,8 @@ def tune(
         say(f"{count} trials of {checked.validations} validations each; every setting fits")
         return None
     settings = {**definition, "resources": asdict(resources), "budget": asdict(budget)}
-    with connected(address):
-        room = room_for(resources, resources_there())
+    with ray_session(address, environment=ENVIRONMENT) as ray:
+        room = room_for(resources, ray.cluster_resources())
         _define(out, definition)
         with tracking.start_in(
             out, experiment, name or f"sweep {out.name}", parent=None, resumed=resume,

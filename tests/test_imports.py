@@ -28,12 +28,12 @@ DOORS = {
         *(f"pipeline/recording/{file}.py" for file in MLFLOW),
         "pipeline/served.py",
     ),
-    # sweeps; and work shared among workers, whatever it is
+    # opened in one place, for training, sweeps, and work shared among workers
     "ray": (
+        "pipeline/ray_session.py",
         "pipeline/ray_train.py",
         "pipeline/spread.py",
         "pipeline/sweeps/board.py",
-        "pipeline/sweeps/cluster.py",
         "pipeline/sweeps/running.py",
         "pipeline/sweeps/strategy.py",
         "pipeline/sweeps/trial.py",
