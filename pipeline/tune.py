@@ -200,6 +200,7 @@ def _held(
 ) -> Standing:
     """The sweep itself, with the board, and who won."""
     from pipeline.sweeps.running import run_sweep
+    from pipeline.sweeps.trial import tidy
 
     board = Board(plan.objective, plan.labels, strategy.trials, validations)
     try:
@@ -210,6 +211,8 @@ def _held(
         raise
     finally:
         tracking.close_children(run)
+    for folder in plan.out.glob("trial-*"):  # Ray ends the last ones' processes without mercy
+        tidy(folder)
     return stand(ended(results, plan.out, validations), plan.objective)
 
 

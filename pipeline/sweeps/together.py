@@ -20,7 +20,7 @@ from pipeline.parsing import parse, plain
 from pipeline.ray_train import fit_on_ray
 from pipeline.resume import TakeSettings, stop_file
 from pipeline.sweeps.space import Point
-from pipeline.sweeps.trial import STATE, Plan, Reports, kept, measures, words_for
+from pipeline.sweeps.trial import STATE, Plan, Reports, kept, measures, tidy, words_for
 from pipeline.train import Setup
 
 PLACE = "state"
@@ -50,7 +50,7 @@ def train_together(
     config["ray"] |= {"workers": plan.workers, "cpus": plan.threads, "gpus": int(plan.gpus)}
     queue = Queue(actor_options={"num_cpus": 0})
     pool = ThreadPoolExecutor(1)
-    with _asked_to_stop_at_the_end(folder):
+    with _tidied(folder):
         training = pool.submit(
             fit_on_ray, config, parent=plan.run(), callbacks=[_passing_on(queue)],
             watching=partial(watching, plan=plan, point=point, name=folder.name),
@@ -69,13 +69,13 @@ def train_together(
 
 
 @contextlib.contextmanager
-def _asked_to_stop_at_the_end(folder: Path) -> Iterator[None]:
-    """No group finds what asked the one before it to stop."""
-    stop_file(folder).unlink(missing_ok=True)
+def _tidied(folder: Path) -> Iterator[None]:
+    """No group finds what asked the one before it to stop, nor leaves what nobody took."""
+    tidy(folder)
     try:
         yield
     finally:
-        stop_file(folder).unlink(missing_ok=True)
+        tidy(folder)
 
 
 def _reported(queue: Any, training: "Future[Any]") -> Iterator[dict[str, Any]]:  # noqa: ANN401

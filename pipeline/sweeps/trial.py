@@ -22,7 +22,7 @@ from pipeline.addresses import default_uri, without_credentials
 from pipeline.checkpoints import LAST, newest
 from pipeline.files import atomic_file
 from pipeline.origin import COMMAND
-from pipeline.resume import TakeSettings, ends
+from pipeline.resume import TakeSettings, ends, stop_file
 from pipeline.sweeps.checks import LPIPS, STUDIED
 from pipeline.sweeps.settings import GainStudy, Lpips, Mode
 from pipeline.sweeps.space import Point
@@ -264,6 +264,13 @@ class Reports(pl.Callback):
         export(self.training, logger.run, self.net)
 
 
+def tidy(folder: Path) -> None:
+    """Removes what ended processes of a trial left: states on their way, and a wish to stop."""
+    for left in folder.glob(f"{STATE}*"):
+        shutil.rmtree(left)
+    stop_file(folder).unlink(missing_ok=True)
+
+
 def _link(path: Path, name: Path) -> None:
     try:
         name.hardlink_to(path)
@@ -284,8 +291,7 @@ def _place(given: "Checkpoint | None", folder: Path, name: str) -> None:
     notes what was reported only now and then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f"{STATE}*"):  # by a process that was killed
-        shutil.rmtree(left)
+    tidy(folder)  # after a process that was killed
     if given is None:
         return
     with given.as_directory() as place:
