@@ -28,11 +28,10 @@ DOORS = {
         *(f"pipeline/recording/{file}.py" for file in MLFLOW),
         "pipeline/served.py",
     ),
-    # opened in one place, for training, sweeps, and work shared among workers
+    # opened in one place: for training, sweeps, and work shared among workers
     "ray": (
         "pipeline/ray_session.py",
         "pipeline/ray_train.py",
-        "pipeline/spread.py",
         "pipeline/sweeps/board.py",
         "pipeline/sweeps/running.py",
         "pipeline/sweeps/strategy.py",

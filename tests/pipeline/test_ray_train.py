@@ -131,7 +131,7 @@ def cluster(environment: dict[str, str], free_port: Callable[[], int]) -> Iterat
     head += ["--include-dashboard", "false", "--block", "--object-store-memory", "100000000"]
     node = [str(SCRIPTS / "ray"), "start", "--address", f"127.0.0.1:{port}", "--num-cpus", "1"]
     node += ["--block", "--object-store-memory", "100000000"]
-    own = {**environment, "RAY_AUTH_MODE": "disabled"}
+    own = {**environment, "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
     started = []
     try:
         for words in (head, node):
