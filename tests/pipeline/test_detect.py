@@ -191,7 +191,8 @@ def test_a_network_of_another_scale_is_refused(scene, capsys):
 
 def test_a_ray_that_is_not_there_is_told_before_anything_is_looked_at(scene, capsys, free_port):
     address = f"127.0.0.1:{free_port()}"
-    assert cli.main(words(scene, "--ray", "2", "--ray_address", address)) == 2
+    more = ("--arms", "bicubic", "--ray", "2", "--ray_address", address)
+    assert cli.main(words(scene, *more)) == 2
     assert f"no Ray answers at {address}" in capsys.readouterr().err
     assert not (scene / "study").exists()
 
