@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pipeline.clips import find_footage, frame_files, is_video, read_frames, windows
+from pipeline.clips import check_sizes, find_footage, frame_files, is_video, read_frames, windows
 from pipeline.pictures import to_float, to_uint8
 from pipeline.truth import DataSet, Truth, named_folder, split_name
 from pipeline.video import Frame, VideoReader
@@ -71,6 +71,7 @@ def clip_truths(
         ValueError: a clip is damaged, changes size, or is shorter than a window.
     """
     for name, path in data_set.pictures.items():
+        check_sizes(path)
         waiting: deque[Tensor] = deque()  # high resolution, of frames whose window is not complete
         reduced = _reduced(read_frames(path), scale, waiting)
         for frame, around in windows(reduced, frames, name=str(path), repeat_still=repeat_still):

@@ -1,7 +1,7 @@
 """Clips: frames in a row, of a folder of pictures or of a video."""
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.pictures import MAX_PIXELS, SUFFIXES, PictureError, read_picture
+from pipeline.pictures import MAX_PIXELS, SUFFIXES, PictureError, read_picture, upright_size
 from pipeline.video import VIDEO_SUFFIXES, Frame, VideoReader
 
 
@@ -66,7 +66,7 @@ def read_frames(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
     """The frames of a video or of a folder, one at a time.
 
     Raises:
-        PictureError: it is damaged, or a frame has another size than those before.
+        PictureError: it is damaged, or a frame has another size than most.
     """
     if path.is_dir():
         yield from _of_folder(path, max_pixels)
@@ -75,16 +75,37 @@ def read_frames(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
         yield from reader
 
 
+def check_sizes(path: Path) -> None:
+    """Refuses a folder whose frames have several sizes, by their headers; videos pass.
+
+    Raises:
+        PictureError: a frame has another size than most, or its header is damaged.
+    """
+    if not path.is_dir():
+        return
+    sizes = {file: upright_size(file) for file in frame_files(path)}
+    if len(set(sizes.values())) < 2:
+        return
+    (usual, many), *_ = Counter(sizes.values()).most_common(1)
+    odd, *others = (file for file, size in sizes.items() if size != usual)
+    more = f", as {len(others)} more are not" if others else ""
+    raise PictureError(
+        f"{odd} is {_told(sizes[odd])} pixels, not {_told(usual)} as {many} of the {len(sizes)} "
+        f"frames of this clip are{more}; bring it to that size or remove it, or give each size a "
+        "folder of its own"
+    )
+
+
+def _told(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"
+
+
 def _of_folder(folder: Path, max_pixels: int) -> Iterator[Frame]:
     size: torch.Size | None = None
     for number, file in enumerate(frame_files(folder)):
         picture = read_picture(file, max_pixels=max_pixels)
         if picture.shape != (size or picture.shape):
-            assert size is not None
-            raise PictureError(
-                f"{file} is {picture.shape[2]} x {picture.shape[1]} pixels, the frames before it "
-                f"{size[2]} x {size[1]}; give each size a folder of its own"
-            )
+            check_sizes(folder)
         size = picture.shape
         yield Frame(picture, number, number, source=file)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pipeline.files import atomic_file
@@ -114,6 +114,27 @@ def open_upright(source: Path | bytes, name: str, max_pixels: int) -> Image.Imag
     except _DAMAGE as error:
         raise PictureError(f"{name} is damaged ({error}); replace or remove it") from error
 
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width of the upright picture, by its header alone.
+
+    Raises:
+        PictureError: not a picture, or a damaged header.
+        FileNotFoundError: no such file.
+    """
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(ExifTags.Base.Orientation) in _ON_THEIR_SIDE
+    except FileNotFoundError:
+        raise
+    except _DAMAGE as error:
+        raise PictureError(f"{path} is damaged ({error}); replace or remove it") from error
+    return (width, height) if turned else (height, width)
+
+
+_ON_THEIR_SIDE = (5, 6, 7, 8)
+"""EXIF's orientations that exchange rows and columns."""
 
 _DAMAGE = (OSError, SyntaxError, EOFError, ValueError, TypeError, struct.error)
 """What Pillow raises on damaged files; the last two come of damaged EXIF data."""

@@ -128,8 +128,12 @@ def upscale(
     written = _enlarge_all(jobs, lambda job: open_still(deep if job.depth == 16 else precision))
     if moving:
         upscaler = open_upscaler(model, scale=scale, precision=precision, tile=tile)
-        limits = Limits(quality, max_pixels, repeat_still)
-        written += enlarge_clips(moving, upscaler, limits)
+        try:
+            written += enlarge_clips(moving, upscaler, Limits(quality, max_pixels, repeat_still))
+        except PictureError as error:
+            if not written:
+                raise ValueError(f"nothing was written to {out}: {error}") from error
+            logger.warning("skipped: %s", error)
     return _told(written, len(missing), len(places), out)
 
 

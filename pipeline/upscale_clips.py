@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pipeline.clips import find_footage, is_video, read_frames, windows
+from pipeline.clips import check_sizes, find_footage, is_video, read_frames, windows
 from pipeline.files import atomic_file
 from pipeline.pictures import PictureError, to_float, to_uint8, write_picture
 from pipeline.progress import bar
@@ -77,7 +77,8 @@ class Limits:
 def enlarge_clips(places: Mapping[Path, Path], upscaler: Upscaler, limits: Limits) -> int:
     """Enlarges videos, and the pictures of each folder as the frames of a clip.
 
-    What cannot be read is skipped; what else was wrong is told.
+    What cannot be read is skipped; what else was wrong is told. A clip that breaks off is kept as
+    far as it went.
 
     Args:
         places: each video or picture and where it goes; frames not named here are only looked at.
@@ -88,6 +89,8 @@ def enlarge_clips(places: Mapping[Path, Path], upscaler: Upscaler, limits: Limit
         How many files were written.
 
     Raises:
+        PictureError: nothing was written; why the last of the clips was not. Of the others that is
+            told already.
         ValueError: the network's output is not a number.
     """
     written = 0
@@ -95,10 +98,12 @@ def enlarge_clips(places: Mapping[Path, Path], upscaler: Upscaler, limits: Limit
     folders = dict.fromkeys(path.parent for path in places if not is_video(path))
     works = [functools.partial(_video, path, places[path], upscaler, limits) for path in videos]
     works += [functools.partial(_frames, folder, places, upscaler, limits) for folder in folders]
-    for work in works:
+    for left, work in zip(reversed(range(len(works))), works, strict=True):
         try:
             written += work()
         except PictureError as error:
+            if not left and not written:
+                raise
             logger.warning("skipped: %s", error)
     return written
 
@@ -121,15 +126,21 @@ def _video(path: Path, place: Path, upscaler: Upscaler, limits: Limits) -> int:
 
 
 def _frames(folder: Path, places: Mapping[Path, Path], upscaler: Upscaler, limits: Limits) -> int:
+    check_sizes(folder)
     written = 0
     mine = [path for path in places if path.parent == folder]
     with bar(f"enlarging frames of {folder.name} {upscaler.scale} times", len(mine)) as advance:
         frames = read_frames(folder, max_pixels=limits.max_pixels)
-        for frame, sr in _enlarged(frames, folder, upscaler, limits):
-            if frame.source is not None and frame.source in places:
-                write_picture(sr, places[frame.source])
-                written += 1
-                advance(1)
+        try:
+            for frame, sr in _enlarged(frames, folder, upscaler, limits):
+                if frame.source is not None and frame.source in places:
+                    write_picture(sr, places[frame.source])
+                    written += 1
+                    advance(1)
+        except PictureError as error:
+            if not written:
+                raise
+            logger.warning("%s; only %d frames before it are written", error, written)
     return written
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.clips import find_footage, frame_files, read_frames, runs, windows
+from pipeline.clips import check_sizes, find_footage, frame_files, read_frames, runs, windows
 from pipeline.pictures import PictureError
 from pipeline.video import Frame
 
@@ -97,8 +97,21 @@ def test_footage_is_every_video_and_every_folder_of_frames(tmp_path: Path):
         find_footage([tmp_path / "empty"])
 
 
-def test_frames_of_several_sizes_are_named(tmp_path: Path):
-    paint(tmp_path / "0.png")
-    paint(tmp_path / "1.png", size=(9, 6))
-    with pytest.raises(PictureError, match=r"1.png is 9 x 6 pixels, the frames before it 8 x 6"):
+@pytest.mark.parametrize("odd", [0, 1, 3])
+def test_a_frame_of_another_size_is_named_with_the_size_of_the_others(tmp_path: Path, odd: int):
+    for n in range(4):
+        paint(tmp_path / f"{n}.png", size=(9, 6) if n == odd else (8, 6))
+    said = rf"{odd}.png is 9 x 6 pixels, not 8 x 6 as 3 of the 4 frames .* remove it"
+    with pytest.raises(PictureError, match=said):
+        check_sizes(tmp_path)
+    with pytest.raises(PictureError, match=said):
         list(read_frames(tmp_path))
+
+
+def test_frames_that_lie_on_their_side_have_the_size_that_they_are_shown_in(tmp_path: Path):
+    paint(tmp_path / "0.png")
+    turned = Image.new("RGB", (6, 8))
+    turned.getexif()[0x0112] = 6  # to be turned by a quarter
+    turned.save(tmp_path / "1.png", exif=turned.getexif())
+    check_sizes(tmp_path)
+    assert {tuple(frame.picture.shape) for frame in read_frames(tmp_path)} == {(3, 6, 8)}

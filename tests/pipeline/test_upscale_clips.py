@@ -113,11 +113,34 @@ def test_folders_are_clips_where_asked_and_stills_are_repeated_where_asked(netwo
 
 def test_a_clip_shorter_than_the_network_reads_is_named_or_repeated(network, tmp_path, caplog):
     film(tmp_path / "a.mp4", frames=2)
-    with pytest.raises(ValueError, match="none of 1 pictures could be read"):
+    with pytest.raises(
+        ValueError, match=r"nothing was written to .*out: .*a.mp4 has 2 frames, the network reads 3"
+    ):
         upscale(str(network), [tmp_path / "a.mp4"], tmp_path / "out")
-    assert "has 2 frames, the network reads 3 at a time" in caplog.text
+    assert "skipped" not in caplog.text  # said once
     assert not list((tmp_path / "out").iterdir())  # nothing half-written
     assert upscale(str(network), [tmp_path / "a.mp4"], tmp_path / "out", repeat_still=True) == 1
+
+
+@pytest.mark.parametrize("odd", [0, 2])
+def test_one_frame_of_another_size_is_the_error_and_nothing_is_written(network, tmp_path, odd):
+    clip = folder(tmp_path / "clip", 3)
+    Image.new("RGB", (20, 16)).save(clip / f"{odd}.png")
+    said = rf"{odd}.png is 20 x 16 pixels, not 24 x 16 as 2 of the 3 frames .* or remove it"
+    with pytest.raises(ValueError, match=rf"nothing was written to .*out: .*{said}"):
+        upscale(str(network), [clip], tmp_path / "out", clips=True)
+    assert not list((tmp_path / "out").iterdir())
+    with pytest.raises(ValueError, match=said):
+        evaluate([str(clip)], model=["nearest", str(network)], clips=True, track=False)
+
+
+def test_a_clip_that_breaks_off_is_kept_as_far_as_it_went(network, tmp_path, caplog):
+    clip = folder(tmp_path / "clip", 5)
+    data = (clip / "3.png").read_bytes()
+    (clip / "3.png").write_bytes(data[: len(data) // 2])
+    assert upscale(str(network), [clip], tmp_path / "out", clips=True) == 2
+    assert "3.png is damaged" in caplog.text
+    assert "only 2 frames before it are written" in caplog.text
 
 
 def test_a_video_that_cannot_be_read_does_not_stop_the_others(tmp_path, caplog):
