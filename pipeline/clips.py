@@ -115,8 +115,8 @@ def windows(
 ) -> Iterator[tuple[Frame, Tensor]]:
     """Every frame with its window ``(length, 3, H, W)``, in whose middle it stands.
 
-    At both ends of a clip the first and the last frame are repeated. So many frames are held at a
-    time as a window has.
+    Beyond both ends a clip goes on mirrored: a repeated frame would tell nothing new. So many
+    frames are held at a time as a window has.
 
     Args:
         frames: of one clip.
@@ -127,21 +127,31 @@ def windows(
     Raises:
         PictureError: the clip is shorter than a window.
     """
-    half = length // 2
+    half, count = length // 2, 0
     held: deque[Frame] = deque(maxlen=length)
+
+    def around(number: int) -> tuple[Frame, Tensor]:
+        places = (_mirrored(number + n, count) for n in range(-half, half + 1))
+        window = [held[place - count + len(held)] for place in places]
+        return window[half], _stacked(window)
+
     for frame in frames:
-        held.extend([frame] * (1 if held else half + 1))
-        if len(held) == length:
-            yield held[half], _stacked(held)
-    if held and held[-1].number + 1 < length and not repeat_still:
+        held.append(frame)
+        count += 1
+        if count >= length:
+            yield from map(around, range(count - half - 1 if count > length else 0, count - half))
+    if 0 < count < length and not repeat_still:
         raise PictureError(
-            f"{name} has {held[-1].number + 1} frames, the network reads {length} at a time; give "
-            "longer clips, or have frames repeated with --repeat_still true"
+            f"{name} has {count} frames, the network reads {length} at a time; give longer clips, "
+            "or take shorter ones, too, with --repeat_still true"
         )
-    for _ in range(half if held else 0):
-        held.append(held[-1])
-        if len(held) == length:
-            yield held[half], _stacked(held)
+    yield from map(around, range(count - half if count >= length else 0, count))
+
+
+def _mirrored(place: int, count: int) -> int:
+    """``... 2 1 | 0 1 2 ... n-1 | n-2 ...``; one frame stands everywhere."""
+    place = abs(place) % max(1, 2 * (count - 1))
+    return min(place, 2 * (count - 1) - place)
 
 
 def runs(frames: Iterable[Frame], length: int, *, step: int) -> Iterator[tuple[int, Tensor]]:

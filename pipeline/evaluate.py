@@ -98,8 +98,8 @@ def evaluate(
         ensemble: networks by the mean of eight flips and turns, marked "+" (eight times slower).
         clips: the sets are of videos or of folders of frames: means over the frames of each, then
             over clips.
-        repeat_still: let a network of several frames enlarge single pictures, and clips shorter
-            than it reads, as if nothing moved.
+        repeat_still: let a network of several frames enlarge single pictures, as if nothing moved,
+            and clips shorter than it reads.
         precision: in which a network computes.
         device: where networks run; cuda where there is one without it.
         save: folder for the made pictures, as SAVE/ROW/SET/PICTURE.png.
@@ -241,8 +241,8 @@ def _remarks(
         remarks.append(f"{', '.join(on_luma)}: PSNR, SSIM and RMSE of unrounded luma")
     if clips:
         remarks.append(
-            "clips: mean over all frames of each, then over clips; the first and the last frame "
-            "are repeated where a window reaches beyond them"
+            "clips: mean over all frames of each, then over clips, which go on mirrored where a "
+            "window reaches beyond an end"
         )
     if ensemble:
         remarks.append("+: mean of eight flips and turns")

@@ -88,8 +88,8 @@ def upscale(
         tile: low-resolution side of the pieces of large pictures; chosen by size without it.
         clips: the pictures of each folder are frames in the order of their names, for a network of
             several frames; results are 8-bit pictures again.
-        repeat_still: let a network of several frames enlarge single pictures, and clips shorter
-            than it reads, as if nothing moved.
+        repeat_still: let a network of several frames enlarge single pictures, as if nothing moved,
+            and clips shorter than it reads.
         suffix: file format of the enlarged pictures.
         quality: of videos, x264's constant rate factor: 0 (lossless) to 51.
         existing: what to do where a result stands already: stop before any work, keep it, or

@@ -10,7 +10,9 @@ Flow is learned without truth, from how well it warps (section 3.3).
 Departures: flow is in pixels, at most ``reach`` of them, where the paper counts in shares of the
 picture, so that it does not depend on the picture's size; flow is sought in frames whose local
 contrast is levelled, which finds it much sooner; the network adds to the bicubic enlargement of the
-middle frame; all terms of the loss are means over pixels.
+middle frame; all terms of the loss are means over pixels. Frames may be brought into register
+bicubically: halfway between pixels the paper's bilinear way wipes out just those details in which
+frames differ.
 """
 
 import math
@@ -48,6 +50,7 @@ class VESPCN(LumaNet):
         motion: bool = True,
         convs: int = 9,
         features: int = 24,
+        kernel: str = "bilinear",
         reach: float = 8.0,
         motion_weight: float = 0.01,
         smooth_weight: float = 0.001,
@@ -57,9 +60,11 @@ class VESPCN(LumaNet):
             raise ValueError(f"vespcn: frames must be 3 or 5, got {frames}")
         if fusion not in ("early", "slow"):
             raise unknown("fusion of vespcn:", fusion, ("early", "slow"))
+        if kernel not in ("bilinear", "bicubic"):
+            raise unknown("kernel of vespcn:", kernel, ("bilinear", "bicubic"))
         if convs <= frames:
             raise ValueError(f"vespcn: convs must be more than the {frames} frames, got {convs}")
-        self.scale, self.frames = scale, frames
+        self.scale, self.frames, self.kernel = scale, frames, kernel
         self.motion_weight, self.smooth_weight = motion_weight, smooth_weight
         self.motion = Motion(reach) if motion else None
         fuse = _early if fusion == "early" else _slow
@@ -118,7 +123,7 @@ class VESPCN(LumaNet):
         around = torch.cat((frames[:, :at], frames[:, at + 1 :]), 1).flatten(0, 1).unsqueeze(1)
         middle = frames[:, at : at + 1].expand(-1, self.frames - 1, -1, -1)
         flow = self.motion(middle.reshape_as(around), around)
-        moved = warp(around, flow).view(batch, -1, height, width)
+        moved = warp(around, flow, kernel=self.kernel).view(batch, -1, height, width)
         inserted = torch.cat((moved[:, :at], frames[:, at : at + 1], moved[:, at:]), 1)
         return inserted, flow.view(batch, -1, 2, height, width)
 
@@ -166,12 +171,13 @@ def _local_mean(image: Tensor) -> Tensor:
     return F.avg_pool2d(around, 2 * _AROUND + 1, stride=1)
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """``image`` read at every pixel's place plus its flow, bilinearly; borders are continued.
+def warp(image: Tensor, flow: Tensor, *, kernel: str = "bilinear") -> Tensor:
+    """``image`` read at every pixel's place plus its flow; borders are continued.
 
     Args:
         image: ``(B, C, H, W)``.
         flow: ``(B, 2, H, W)``, (x, y) in pixels.
+        kernel: between pixels, "bilinear" or "bicubic".
     """
     height, width = image.shape[-2:]
     y = torch.arange(height, device=flow.device, dtype=flow.dtype).view(-1, 1)
@@ -180,7 +186,9 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     across = (x + flow[:, 0] + 0.5) * (2 / width) - 1
     down = (y + flow[:, 1] + 0.5) * (2 / height) - 1
     grid = torch.stack((across, down), -1)
-    return F.grid_sample(image.float(), grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(
+        image.float(), grid, mode=kernel, padding_mode="border", align_corners=False
+    )
 
 
 def _flow_net(layers: list[tuple[int, int, int, int]], factor: int) -> nn.Sequential:

@@ -29,10 +29,15 @@ def paint(path: Path, value: int = 0, size: tuple[int, int] = (8, 6)) -> Path:
     return path
 
 
-def test_every_frame_has_a_window_and_the_ends_are_repeated():
+def test_every_frame_has_a_window_and_clips_go_on_mirrored_beyond_their_ends():
     given = list(windows(frames(4), 3, name="clip"))
     assert [frame.number for frame, _ in given] == [0, 1, 2, 3]
-    assert [numbers(clip) for _, clip in given] == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]
+    assert [numbers(clip) for _, clip in given] == [[1, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 2]]
+    given = list(windows(frames(6), 5, name="clip"))
+    assert [numbers(clip) for _, clip in given][:2] == [[2, 1, 0, 1, 2], [1, 0, 1, 2, 3]]
+    assert [numbers(clip) for _, clip in given][-2:] == [[2, 3, 4, 5, 4], [3, 4, 5, 4, 3]]
+    short = list(windows(frames(2), 5, name="clip", repeat_still=True))
+    assert [numbers(clip) for _, clip in short] == [[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]]
 
 
 @pytest.mark.parametrize(("count", "length"), [(1, 1), (5, 1), (1, 5), (2, 5), (3, 5), (9, 5)])
@@ -43,8 +48,9 @@ def test_windows_are_as_many_as_frames_and_hold_them_in_their_middle(count: int,
 
 
 def test_a_clip_shorter_than_the_window_is_named_with_the_way_out():
-    with pytest.raises(PictureError, match=r"walk has 2 frames, .* reads 5 .*repeat_still"):
-        list(windows(frames(2), 5, name="walk"))
+    given = windows(frames(4), 5, name="walk")
+    with pytest.raises(PictureError, match=r"walk has 4 frames, .* reads 5 .*repeat_still"):
+        next(given)  # before any of it is used
 
 
 def test_runs_begin_a_step_apart_and_none_reaches_across_missing_frames():

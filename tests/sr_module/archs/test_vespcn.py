@@ -30,6 +30,29 @@ def test_a_warp_by_the_motion_brings_a_moved_picture_back():
     assert (moved - still)[inner].abs().max() > 0.1
 
 
+def test_halfway_between_pixels_fine_detail_survives_a_bicubic_warp_and_no_bilinear_one():
+    x = torch.arange(40.0)
+    fine, moved = (torch.sin(2.2 * (x - by)).expand(1, 1, 8, 40) for by in (0.0, 0.5))
+    flow = torch.tensor([0.5, 0.0]).view(1, 2, 1, 1).expand(1, 2, 8, 40)
+    lost = {
+        kernel: (warp(moved, flow, kernel=kernel) - fine)[..., 4:-4].abs().max()
+        for kernel in ("bilinear", "bicubic")
+    }
+    assert lost["bilinear"] > 0.5  # of an amplitude of 1
+    assert lost["bicubic"] < 0.6 * lost["bilinear"]
+    net = build("vespcn", 2, kernel="bicubic")
+    assert net.arch_args["kernel"] == "bicubic"
+    torch.nn.init.normal_(net.motion.fine[-2].weight, std=0.5)
+    lr = torch.rand(1, 3, 3, 12, 12)
+    assert not torch.equal(net(lr), _with_kernel(net, "bilinear")(lr))
+
+
+def _with_kernel(net: torch.nn.Module, kernel: str) -> torch.nn.Module:
+    other = build("vespcn", 2, kernel=kernel)
+    other.load_state_dict(net.state_dict())
+    return other
+
+
 def test_a_warp_by_nothing_changes_nothing_and_beyond_the_border_the_border_goes_on():
     picture = torch.rand(1, 1, 5, 7)
     assert torch.allclose(warp(picture, torch.zeros(1, 2, 5, 7)), picture, atol=1e-6)
@@ -95,6 +118,7 @@ def test_a_few_steps_learn_where_a_pan_goes():
     ("args", "said"),
     [
         ({"frames": 4}, "frames must be 3 or 5, got 4"),
+        ({"kernel": "bicubik"}, "kernel of vespcn: 'bicubik'; did you mean 'bicubic'"),
         ({"fusion": "erly"}, "fusion of vespcn: 'erly'; did you mean 'early'"),
         ({"frames": 5, "convs": 5}, "convs must be more than the 5 frames, got 5"),
     ],
