@@ -12,7 +12,10 @@ picture, so that it does not depend on the picture's size; flow is sought in fra
 contrast is levelled, which finds it much sooner; the network adds to the bicubic enlargement of the
 middle frame; all terms of the loss are means over pixels. Frames may be brought into register
 bicubically: halfway between pixels the paper's bilinear way wipes out just those details in which
-frames differ.
+frames differ. And they may enter with their ``phases``: a frame in register shows what the middle
+one shows, but for what lies above the frequencies that its pixels can hold, which its sampling
+turned by two pi times the flow; only who knows that angle can tell the two apart (measured,
+docs/RESULTS.md, "Clips").
 """
 
 import math
@@ -32,6 +35,8 @@ _COARSE_RADIUS, _FINE_RADIUS = 19, 11
 _FINE_REACH = 1.0
 """Pixels that the fine network may add to the coarse flow, each way."""
 _HUBER = 0.01  # the paper's epsilon
+_LIFT = 10.0
+"""By which differences of frames in register are made about as large as what frames show."""
 _AROUND = 4
 """Pixels each way over which contrast is levelled."""
 _FAINT = 0.01
@@ -51,6 +56,7 @@ class VESPCN(LumaNet):
         convs: int = 9,
         features: int = 24,
         kernel: str = "bilinear",
+        phases: bool = False,
         reach: float = 8.0,
         motion_weight: float = 0.01,
         smooth_weight: float = 0.001,
@@ -62,13 +68,15 @@ class VESPCN(LumaNet):
             raise unknown("fusion of vespcn:", fusion, ("early", "slow"))
         if kernel not in ("bilinear", "bicubic"):
             raise unknown("kernel of vespcn:", kernel, ("bilinear", "bicubic"))
+        if phases and not motion:
+            raise ValueError("vespcn: phases are those of the motion; leave motion on, or them out")
         if convs <= frames:
             raise ValueError(f"vespcn: convs must be more than the {frames} frames, got {convs}")
-        self.scale, self.frames, self.kernel = scale, frames, kernel
+        self.scale, self.frames, self.kernel, self.phases = scale, frames, kernel, phases
         self.motion_weight, self.smooth_weight = motion_weight, smooth_weight
         self.motion = Motion(reach) if motion else None
         fuse = _early if fusion == "early" else _slow
-        self.body = fuse(frames, convs, features, scale**2)
+        self.body = fuse(frames, 5 if phases else 1, convs, features, scale**2)
         self.radius = convs
         self.multiple_of = _STRIDE if motion else 1
         seen = _FINE_RADIUS + max(_COARSE_RADIUS, math.ceil(reach) + 1) + 2 * _AROUND
@@ -90,13 +98,13 @@ class VESPCN(LumaNet):
     def forward(self, lr: Tensor) -> Tensor:
         """``(B, frames, 3, H, W) -> (B, 3, scale * H, scale * W)``."""
         up = enlarge(self.middle(lr), self.scale)
-        return self.with_luma(up, self._fused(self._in_register(_lumas(lr))[0]))
+        return self.with_luma(up, self._fused(*self._in_register(_lumas(lr))))
 
     def loss(self, lr: Tensor, hr: Tensor, criterion: Criterion) -> Tensor:
         """Of the middle frame's luma, of the warped neighbours, and of the flow's roughness."""
         frames = _lumas(lr)
         warped, flow = self._in_register(frames)
-        loss = criterion(self._fused(warped).float(), luma(hr))
+        loss = criterion(self._fused(warped, flow).float(), luma(hr))
         if flow is None:
             return loss
         unlike = (warped.float() - self.middle(frames).unsqueeze(1)).square().mean()
@@ -127,11 +135,15 @@ class VESPCN(LumaNet):
         inserted = torch.cat((moved[:, :at], frames[:, at : at + 1], moved[:, at:]), 1)
         return inserted, flow.view(batch, -1, 2, height, width)
 
-    def _fused(self, frames: Tensor) -> Tensor:
+    def _fused(self, frames: Tensor, flow: Tensor | None) -> Tensor:
         """Frames in register ``(B, frames, H, W)`` -> luma ``(B, 1, scale * H, scale * W)``."""
-        up = enlarge(self.middle(frames).unsqueeze(1), self.scale)
+        middle = self.middle(frames).unsqueeze(1)
+        if self.phases:
+            assert flow is not None
+            frames = _with_phases(frames, _LIFT * (frames - middle), flow)
         x = self.body(F.pad(frames, [self.radius] * 4, mode="replicate"))
-        return up + F.pixel_shuffle(x, self.scale)
+        return enlarge(middle, self.scale) + F.pixel_shuffle(x, self.scale)
+
 
 
 class Motion(nn.Module):
@@ -201,16 +213,28 @@ def _flow_net(layers: list[tuple[int, int, int, int]], factor: int) -> nn.Sequen
     return net.append(nn.PixelShuffle(factor))
 
 
-def _early(frames: int, convs: int, features: int, outputs: int) -> nn.Sequential:
-    """All frames enter the first layer as channels."""
-    return _plain(frames, convs, features, outputs)
+def _with_phases(frames: Tensor, unlike: Tensor, flow: Tensor) -> Tensor:
+    """Each frame, and how it is ``unlike`` the middle one times cosines and sines of its phase.
+
+    ``(B, T, H, W)``, and flow ``(B, T - 1, 2, H, W)`` -> ``(B, T * 5, H, W)``; of the middle frame
+    the four are zero.
+    """
+    at, angle = frames.shape[1] // 2, 2 * math.pi * flow
+    turns = torch.cat((angle.cos(), angle.sin()), 2)
+    turns = torch.cat((turns[:, :at], torch.zeros_like(turns[:, :1]), turns[:, at:]), 1)
+    return torch.cat((frames.unsqueeze(2), unlike.unsqueeze(2) * turns), 2).flatten(1, 2)
 
 
-def _slow(frames: int, convs: int, features: int, outputs: int) -> nn.Sequential:
+def _early(frames: int, maps: int, convs: int, features: int, outputs: int) -> nn.Sequential:
+    """All frames, of so many maps each, enter the first layer as channels."""
+    return _plain(frames * maps, convs, features, outputs)
+
+
+def _slow(frames: int, maps: int, convs: int, features: int, outputs: int) -> nn.Sequential:
     """Each of the first layers joins neighbouring pairs, until one frame is left."""
     net = nn.Sequential()
     for layer in range(frames - 1):
-        net.append(_Pairs(features if layer else 1, features, frames - layer))
+        net.append(_Pairs(features if layer else maps, features, frames - layer))
         net.append(nn.ReLU(inplace=True))
     for part in _plain(features, convs - frames + 1, features, outputs):
         net.append(part)
