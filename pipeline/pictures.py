@@ -125,12 +125,14 @@ def upright_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as opened:
             width, height = opened.size
-            turned = opened.getexif().get(ExifTags.Base.Orientation) in _ON_THEIR_SIDE
+            # Behind the pixels of a PNG, where hardly one has any, Pillow looks by decoding them.
+            told = opened.format != "PNG" or "exif" in opened.info
+            orientation = opened.getexif().get(ExifTags.Base.Orientation) if told else None
     except FileNotFoundError:
         raise
     except _DAMAGE as error:
         raise PictureError(f"{path} is damaged ({error}); replace or remove it") from error
-    return (width, height) if turned else (height, width)
+    return (width, height) if orientation in _ON_THEIR_SIDE else (height, width)
 
 
 _ON_THEIR_SIDE = (5, 6, 7, 8)

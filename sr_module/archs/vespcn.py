@@ -145,7 +145,6 @@ class VESPCN(LumaNet):
         return enlarge(middle, self.scale) + F.pixel_shuffle(x, self.scale)
 
 
-
 class Motion(nn.Module):
     """Flow from one luma to another, coarse to fine (section 3.2, figure 4 of the paper)."""
 

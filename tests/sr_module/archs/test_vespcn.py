@@ -99,6 +99,25 @@ def test_every_frame_has_a_say_and_only_the_middle_one_gives_colour(frames: int,
     assert torch.allclose(net(red), net(lr), atol=1e-5)
 
 
+@pytest.mark.parametrize(("fusion", "frames"), [("early", 3), ("slow", 5)])
+def test_with_phases_the_flow_itself_tells_what_was_sampled_where(fusion: str, frames: int):
+    torch.manual_seed(0)
+    net = build("vespcn", 2, frames=frames, fusion=fusion, convs=6, features=4, phases=True)
+    seen: list[torch.Tensor] = []
+    net.body.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    net._fused(torch.rand(1, frames, 9, 9), torch.full((1, frames - 1, 2, 9, 9), 0.25))
+    each = seen[0].unflatten(1, (frames, 5))[..., 6:-6, 6:-6]  # within what is padded
+    shown, turned = each[:, :, 0], each[:, :, 1:]
+    at = frames // 2
+    unlike = 10 * (shown - shown[:, at : at + 1])
+    assert torch.allclose(turned[:, :, 2:], unlike.unsqueeze(2).expand_as(turned[:, :, 2:]))
+    assert turned[:, :, :2].abs().max() < 1e-5  # the cosine of a quarter turn
+    assert not turned[:, at].any()
+    lr = torch.rand(1, frames, 3, 12, 12)
+    net(lr).sum().backward()
+    assert net.motion.coarse[-2].weight.grad.abs().sum() > 0
+
+
 def test_a_few_steps_learn_where_a_pan_goes():
     torch.manual_seed(0)
     net = build("vespcn", 2, convs=4, features=8, motion_weight=1.0, reach=4.0)
@@ -119,6 +138,7 @@ def test_a_few_steps_learn_where_a_pan_goes():
     [
         ({"frames": 4}, "frames must be 3 or 5, got 4"),
         ({"kernel": "bicubik"}, "kernel of vespcn: 'bicubik'; did you mean 'bicubic'"),
+        ({"phases": True, "motion": False}, "phases are those of the motion; leave motion on"),
         ({"fusion": "erly"}, "fusion of vespcn: 'erly'; did you mean 'early'"),
         ({"frames": 5, "convs": 5}, "convs must be more than the 5 frames, got 5"),
     ],
