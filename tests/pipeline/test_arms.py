@@ -18,6 +18,7 @@ from pipeline.arms import (
 )
 from pipeline.upscalers import KERNELS, bicubic, open_upscaler
 from sr_module import build, save_net
+from sr_module.catalogue import trained
 
 
 def test_the_reference_is_always_there_and_keeps_its_name():
@@ -60,12 +61,19 @@ def test_windows_smaller_than_the_mask_are_sharpened_too(side):
     assert sharpened(torch.rand(2, 3, side, side), 4).shape == (2, 3, 4 * side, 4 * side)
 
 
-def test_no_control_moves_anything_and_so_none_is_warned_of():
-    arms = {spec: open_arm(spec, 4, bf16=False) for spec in (*KERNELS, SHARPENED, NONE)}
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_no_control_moves_anything_and_so_none_is_warned_of(scale):
+    arms = {spec: open_arm(spec, scale, bf16=False) for spec in (*KERNELS, SHARPENED, NONE)}
     moved = shifts(arms)
     assert set(moved) == {*KERNELS, SHARPENED}
     assert max(abs(value) for shift in moved.values() for value in shift) < 0.02
     assert shift_warnings(moved) == []
+
+
+@pytest.mark.parametrize("name", trained())
+def test_no_network_that_comes_with_the_package_moves_what_it_enlarges(name):
+    (shift,) = shifts({name: open_arm(name, 4, bf16=False)}).values()
+    assert max(abs(value) for value in shift) < 0.05
 
 
 def test_an_enlargement_that_moves_things_is_warned_of_with_its_figure():
