@@ -78,8 +78,10 @@ VERBS = {
 
 def _said(study: Findings) -> str:
     """Over all sizes, then on small objects where there are any."""
-    small = _clauses(study, "AP_small")
-    return f"in AP {_clauses(study, 'AP')}" + (f"; on small objects {small}" if small else "")
+    overall, small = _clauses(study, "AP"), _clauses(study, "AP_small")
+    if not overall:
+        return "nothing can be said, for one picture or scene alone gives no interval"
+    return f"in AP {overall}" + (f"; on small objects {small}" if small else "")
 
 
 def _clauses(study: Findings, metric: str) -> str:
@@ -104,7 +106,7 @@ def _clauses(study: Findings, metric: str) -> str:
 def _unseen(study: Findings) -> str:
     """What an inconclusive study could have seen."""
     gains = [gain for name in study.networks if (gain := study.gain(name, "AP"))]
-    unsure = [g for g in gains if g.verdict == "inconclusive" and not math.isnan(g.detectable)]
+    unsure = [g for g in gains if g.verdict == "inconclusive" and not math.isnan(g.low)]
     if not unsure:
         return ""
     seen = 100 * max(gain.detectable for gain in unsure)

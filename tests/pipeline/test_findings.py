@@ -69,5 +69,13 @@ def test_bounds_and_pictures_that_were_learnt_from_come_first():
     )
 
 
+def test_of_one_picture_alone_nothing_is_said():
+    alone = [gain("a", metric, 0.02, float("nan"), float("nan")) for metric in ("AP", "AP_small")]
+    assert verdict(study(alone)) == (
+        "Against bicubic at the same geometry: nothing can be said, for one picture or scene alone "
+        "gives no interval."
+    )
+
+
 def test_without_a_network_nothing_is_claimed():
     assert verdict(study([])) == "No super-resolution arm was measured."
