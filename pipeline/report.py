@@ -55,7 +55,7 @@ CAPTIONS = {
     "gains": "Gain of each arm with its 95 % interval. An interval that holds 0 is inconclusive.",
     "gain_by_size": "Gain against object size with its 95 % interval, and the objects behind it.",
     "cost": "What each arm costs in time, and the AP it buys. The grey line is what no faster arm "
-    "beats.",
+    "beats; originals are not to be had and not on it.",
     "precision": "Precision at each recall for boxes that overlap an object by half, mean over the "
     "categories; the area under a curve is AP50.",
     "trust": "Share of true detections at each score, before calibration (dotted) and after it, in "

@@ -14,7 +14,7 @@ from detection.errors import (
 from detection.precision_recall import precision_curve
 from detection.tide import KINDS
 from detection.windows import Coverage
-from pipeline.arms import shift_warnings
+from pipeline.arms import ORIGINAL, shift_warnings
 from pipeline.findings import SHOWN_SCORE, Findings, verdict
 from pipeline.measures import ERROR_BINS
 from pipeline.report import (
@@ -39,9 +39,12 @@ def study_view(study: Findings, gallery: list[GalleryRow]) -> StudyView:
     """The report's content."""
     count = len(study.pictures.truth.images)
     arms = [
-        ArmView(a.name, a.name, a.metrics, a.seconds_per_picture, a.megapixels / count)
+        ArmView(
+            a.name, a.name, a.metrics, a.seconds_per_picture, a.megapixels / count,
+            ceiling=a.spec == ORIGINAL,
+        )
         for a in study.arms
-    ]
+    ]  # fmt: skip
     gains = [GainView(g.arm, g.metric, g.difference, g.low, g.high, g.verdict) for g in study.gains]
     return StudyView(
         title=study.title,

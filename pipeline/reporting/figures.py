@@ -213,7 +213,8 @@ def _cost(study: StudyView, styles: dict[str, Style]) -> "Figure":
         for arm in study.arms
         if _has_cost(arm.seconds_per_picture, arm.metrics.get("AP"))
     ]
-    axes.step(*_frontier([where for _, where in places]), where="post", color=FAINT, linewidth=1.2)
+    to_be_had = [where for arm, where in places if not arm.ceiling]
+    axes.step(*_frontier(to_be_had), where="post", color=FAINT, linewidth=1.2)
     for rank, (arm, where) in enumerate(sorted(places, key=lambda place: place[1])):
         colour, marker = styles[arm.name]
         axes.plot(*where, marker=marker, color=colour, markersize=10, linestyle="none")
@@ -226,6 +227,8 @@ def _cost(study: StudyView, styles: dict[str, Style]) -> "Figure":
 
 def _frontier(places: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
     """Corners of Pareto's frontier: what nothing that is as fast beats."""
+    if not places:
+        return [], []
     best: list[tuple[float, float]] = []
     for place in sorted(places, key=lambda p: (p[0], -p[1])):
         if not best or place[1] > best[-1][1]:

@@ -23,6 +23,7 @@ class ArmView:
     metrics: dict[str, float]
     seconds_per_picture: float
     megapixels_per_picture: float  # what the detector looked at
+    ceiling: bool = False  # sees what no other arm is given, and so is not to be had
 
 
 @dataclass(frozen=True)

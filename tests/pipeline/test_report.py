@@ -340,3 +340,13 @@ def test_precision_is_drawn_over_recall_and_the_fastest_best_arms_are_joined(stu
     # the slower arm is the better one, so both stand on the frontier
     frontier = figures["cost"].axes[0].get_lines()[0].get_xydata()
     assert {tuple(point) for point in frontier} == {(231.0, 23.1), (257.0, 25.7)}
+
+
+def test_an_arm_that_is_not_to_be_had_beats_no_other(study):
+    first, second = study.arms
+    faster = dataclasses.replace(
+        second, name="original", label="Original", seconds_per_picture=0.1, ceiling=True
+    )
+    figures = plots(dataclasses.replace(study, arms=[first, second, faster]))
+    frontier = figures["cost"].axes[0].get_lines()[0].get_xydata()
+    assert {tuple(point) for point in frontier} == {(231.0, 23.1), (257.0, 25.7)}
