@@ -140,9 +140,10 @@ def _look(
         )  # fmt: skip
         return sight, {WHOLE: {image: seen.found for image, seen in sight.seen.items()}}
     look = Look(split.pictures, split.plan, rules.batch_size, original=spec == ORIGINAL)
+    # Of a network that trains there is no file, and nothing of what it sees is kept.
+    kept_as = identity(spec) if rules.looking.folder else spec
     sight = look_at_all(
-        look, (rules.detector, upscaler), rules.looking, title=title, spec=identity(spec),
-        again=again,
+        look, (rules.detector, upscaler), rules.looking, title=title, spec=kept_as, again=again
     )  # fmt: skip
     inside = {image: rules.join.cut.apply(each) for image, each in sight.seen.items()}
     return sight, {WINDOWS: inside} | ({WHOLE: split.full.found} if rules.join.full else {})
