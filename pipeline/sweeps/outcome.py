@@ -124,8 +124,12 @@ def stand(trials: Sequence[Ended], objective: Mapping[str, Mode]) -> Standing:
     values = [each.values(objective) for each in sound]
     front = pareto(values)
     if not front:
-        first = next((f"; the first said: {e.error}" for e in trials if e.error), "")
-        raise ValueError(f"no trial came to a result{first}")
+        early = (
+            "; they were stopped before their first validation: give the sweep a larger budget, "
+            "and go on with --resume"
+        )
+        why = next((f"; the first said: {e.error}" for e in trials if e.error), early)
+        raise ValueError(f"no trial came to a result{why}")
     best = sound[knee(values, front)]
     ordered = sorted(trials, key=lambda each: _order(each, best, objective))
     return Standing(ordered, [sound[i] for i in front], best)

@@ -68,3 +68,8 @@ def test_a_sweep_without_any_result_says_what_the_first_trial_said():
 def test_of_a_traceback_the_last_line_is_told():
     assert said("Traceback:\n  File x\nValueError: data.crop 33\n\n") == "ValueError: data.crop 33"
     assert said("Traceback:\na.b.DivergenceError: step 2: x.y") == "DivergenceError: step 2: x.y"
+
+
+def test_a_budget_too_small_for_any_validation_is_named():
+    with pytest.raises(ValueError, match="before their first validation: give the sweep a larger"):
+        stand([trial("a", None, None, "stopped"), trial("b", None, None, "stopped")], OBJECTIVE)
