@@ -182,7 +182,7 @@ def detect(
     pictures = load_pictures(coco, images, degradation=reduced, limit=limit, ignored=ignored)
     check_perfect(pictures.truth, max_detections=max_detections)
     _check_windows(windows, pictures)
-    check_free(register, kind="detector", scale=scale)
+    check_free(register, tracking.store_under(parent), kind="detector", scale=scale)
     groups = scene_groups(statistics.groups, pictures.truth, coco)
     aside = partial(set_aside, share=calibrate_on, seed=statistics.seed, groups=groups)
     _check_aside(pictures, aside if calibrate_on else None, tune_merge=tune_merge)

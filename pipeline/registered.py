@@ -46,8 +46,14 @@ def short_name(model: str) -> str:
     return model.removeprefix(PREFIX).replace("@", "-").replace("/", "-")
 
 
-def check_free(name: str | None, *, kind: str, scale: int) -> None:
+def check_free(name: str | None, uri: str, *, kind: str, scale: int) -> None:
     """Looks before the work whether its model can be registered under ``name``, if one is given.
+
+    Args:
+        name: in the registry.
+        uri: of the store that will have it.
+        kind: of the model.
+        scale: of the model.
 
     Raises:
         ValueError: the name is taken by models of another kind, or is none.
@@ -55,7 +61,7 @@ def check_free(name: str | None, *, kind: str, scale: int) -> None:
     if name is None:
         return
     try:
-        registry.check_name(default_uri(), name, kind=kind, scale=scale)
+        registry.check_name(uri, name, kind=kind, scale=scale)
     except AwayError as error:
         logger.warning("%s; whether '%s' is free shows at the end", error, name)
 

@@ -78,7 +78,7 @@ def start(
             offline.
         ValueError: the experiment was deleted.
     """
-    uri = uri or (parent.uri if parent else default_uri())
+    uri = uri or store_under(parent)
     head = _head(experiment, name, uri, parent=parent, tags=tags, description=description)
     place = Path(TRANSIENT[0]).resolve() / head.key
     if parent is not None and parent._sender is not None:
@@ -111,7 +111,7 @@ def start_in(
     place = folder.resolve() / RECORD
     run = _go_on(place) if resumed and has_journal(place) else None
     if run is None:
-        uri = parent.uri if parent else default_uri()
+        uri = store_under(parent)
         tags = {**tags, "folder": str(folder.resolve())}
         head = _head(experiment, name, uri, parent=parent, tags=tags, description=description)
         _keep_unsent(place)
@@ -121,6 +121,11 @@ def start_in(
             run = _begin_beside(place, head, uri)
     with _closing(run):
         yield run
+
+
+def store_under(parent: Run | None) -> str:
+    """The address of the store that a run under ``parent`` is in."""
+    return parent.uri if parent else default_uri()
 
 
 def _head(

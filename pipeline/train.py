@@ -140,7 +140,7 @@ def fit(
         trainer.callbacks += [*keeping[:-1], *watching, last]  # type: ignore[attr-defined]
         _train(setup, checkpoint)
         return None
-    _prepare(setup)
+    _prepare(setup, tracking.store_under(parent))
     with _open_run(setup, parent=parent, resumed=checkpoint is not None) as run:
         record_settings(run, setup.config, _origins(setup), settings.out)
         best = KeepBest(
@@ -162,14 +162,14 @@ def fit(
         return _finish(setup, run, counted, best.best)
 
 
-def _prepare(setup: Setup) -> None:
+def _prepare(setup: Setup, store: str) -> None:
     """What is to be found out before the first step rather than after hours."""
     settings = setup.settings
     if settings.profile:
         profiling.check_long_enough(setup.trainer.max_steps)
     sweep(settings.out)
     check_space(settings.out, setup.model, keep=settings.keep_last)
-    check_free(settings.register, kind="network", scale=setup.model.net.scale)
+    check_free(settings.register, store, kind="network", scale=setup.model.net.scale)
     settings.out.mkdir(parents=True, exist_ok=True)
 
 

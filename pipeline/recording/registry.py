@@ -100,11 +100,14 @@ def _register(
     if _known(store, card.register) is None:
         store.create_registered_model(card.register, tags=told, description=_purpose(card))
     refuse_clash(store, card.register, kind=card.kind, scale=card.scale)
-    source = f"models:/{model_id}"
-    if any(v.source == source for v in store.search_model_versions(f"name = '{card.register}'")):
+    if any(
+        v.model_id == model_id for v in store.search_model_versions(f"name = '{card.register}'")
+    ):
         return  # a finished run that is started again makes the same model
+    # By its place: an address models:/ID is looked up in the process's own store, not in this one.
+    place = store.get_logged_model(model_id).artifact_location
     version = store.create_model_version(
-        card.register, source, head.run_id,
+        card.register, place, head.run_id,
         tags=tags, description=card.description, model_id=model_id,
     ).version  # fmt: skip
     champion = _champion(store, card.register)

@@ -29,6 +29,7 @@ def small(tmp_path_factory):
     out = folder / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(folder)
         words = ["demo", "--out", str(out), "--settings", str(folder / "small.yaml")]
         assert cli.main(words) == 0
         assert cli.main(words) == 0, "a second demo replaces the first"
@@ -56,6 +57,14 @@ def test_all_its_runs_are_nested_and_finished_in_its_own_store(small):
     assert {run.info.status for run in runs} == {"FINISHED"}
     roots = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert {run.info.run_name for run in roots} == {"demo"}
+
+
+def test_its_networks_and_detectors_are_registered_there_and_nowhere_else(small):
+    client = mlflow.MlflowClient(f"sqlite:///{small / 'mlflow.db'}")
+    for name, count in (("srdet-demo", 4), ("srdet-demo-detector", 2)):  # of two demos
+        assert len(client.search_model_versions(f"name = '{name}'")) == count
+        assert client.get_model_version_by_alias(name, "champion")
+    assert {path.name for path in small.parent.iterdir()} == {"small.yaml", "out"}
 
 
 def test_training_curves_and_pictures_with_steps_are_in_the_store(small):

@@ -55,6 +55,22 @@ def test_a_runs_network_is_its_model_and_a_version_in_the_registry(packed, store
     assert (model.name, model.model_type, str(model.status)) == ("network", "network", "READY")
 
 
+def test_a_store_that_is_not_the_processs_own_takes_a_registered_model(
+    packed, tmp_path, monkeypatch
+):
+    """As the demo's, in the demo's folder; MLflow by itself would ask the process's own store."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri = f"sqlite:///{tmp_path / 'elsewhere' / 'mlflow.db'}"
+    card = Card("network", "network", 4, register="srdet-elsewhere")
+    with start("tests registry", "elsewhere", uri=uri) as run:
+        run.model(packed, card)
+    assert champion(uri, "srdet-elsewhere") == "1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    found = network_of("models:/srdet-elsewhere@champion")
+    assert found.read_bytes() == (packed / "data" / "srdet" / "net.safetensors").read_bytes()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
 def test_every_command_that_takes_a_network_takes_a_registered_one(packed, store):
     give(packed, "srdet-door", 30.0)
     trained = load_net(packed / "data" / "srdet" / "net.safetensors")
