@@ -115,8 +115,8 @@ def windows(
 ) -> Iterator[tuple[Frame, Tensor]]:
     """Every frame with its window ``(length, 3, H, W)``, in whose middle it stands.
 
-    Beyond both ends a clip goes on mirrored: a repeated frame would tell nothing new. So many
-    frames are held at a time as a window has.
+    At both ends of a clip the first and the last frame are repeated. So many frames are held at a
+    time as a window has.
 
     Args:
         frames: of one clip.
@@ -131,7 +131,8 @@ def windows(
     held: deque[Frame] = deque(maxlen=length)
 
     def around(number: int) -> tuple[Frame, Tensor]:
-        places = (_mirrored(number + n, count) for n in range(-half, half + 1))
+        # Mirrored frames would be new to a network: it learnt from neighbours on both sides.
+        places = (min(max(number + n, 0), count - 1) for n in range(-half, half + 1))
         window = [held[place - count + len(held)] for place in places]
         return window[half], _stacked(window)
 
@@ -146,12 +147,6 @@ def windows(
             "or take shorter ones, too, with --repeat_still true"
         )
     yield from map(around, range(count - half if count >= length else 0, count))
-
-
-def _mirrored(place: int, count: int) -> int:
-    """``... 2 1 | 0 1 2 ... n-1 | n-2 ...``; one frame stands everywhere."""
-    place = abs(place) % max(1, 2 * (count - 1))
-    return min(place, 2 * (count - 1) - place)
 
 
 def runs(frames: Iterable[Frame], length: int, *, step: int) -> Iterator[tuple[int, Tensor]]:

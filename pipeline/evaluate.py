@@ -241,8 +241,8 @@ def _remarks(
         remarks.append(f"{', '.join(on_luma)}: PSNR, SSIM and RMSE of unrounded luma")
     if clips:
         remarks.append(
-            "clips: mean over all frames of each, then over clips, which go on mirrored where a "
-            "window reaches beyond an end"
+            "clips: mean over all frames of each, then over clips; the first and the last frame "
+            "are repeated where a window reaches beyond them"
         )
     if ensemble:
         remarks.append("+: mean of eight flips and turns")

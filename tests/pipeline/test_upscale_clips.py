@@ -68,7 +68,7 @@ def test_a_video_is_enlarged_frame_by_frame_from_its_neighbours(network, tmp_pat
     assert len(made) == len(lr)
     net = load_net(network)
     for n in range(len(lr)):
-        window = [lr[abs(n - 1)], lr[n], lr[n + 1 if n + 1 < len(lr) else n - 1]]
+        window = [lr[max(0, n - 1)], lr[n], lr[min(n + 1, len(lr) - 1)]]
         expected = to_uint8(run_net(net, to_float(torch.stack(window))))
         luma = (made[n].float().mean(0) - expected.float().mean(0)).abs()
         assert luma.mean() < 1.5  # the video itself rounds and halves colour
@@ -176,8 +176,7 @@ def test_clips_are_scored_by_frames_and_then_by_clips(network, tmp_path):
         lr = [imresize(each, 0.5) for each in hr]
         values = []
         for n in range(frames):
-            after = n + 1 if n + 1 < frames else n - 1
-            window = torch.stack([lr[abs(n - 1)], lr[n], lr[after]])
+            window = torch.stack([lr[max(0, n - 1)], lr[n], lr[min(n + 1, frames - 1)]])
             sr = run_net(net, window)[None]
             values.append(float(psnr(sr, hr[n][None], matlab_y(2))))
         means.append(sum(values) / frames)
