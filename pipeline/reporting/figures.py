@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 INK = "#1f2329"  # becomes the page's own text colour where a figure is inlined
 FAINT = "#8a8f98"  # readable on white and on black
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4419", "#5D3A9B",
+)  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P", "<", "h")
 FOREST_METRICS = ("AP", "AP_small")
 
 Style = tuple[str, str]

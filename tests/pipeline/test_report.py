@@ -263,6 +263,18 @@ def test_every_arm_keeps_its_own_colour_and_marker(study):
     assert len(set(styles.values())) == 13
 
 
+def test_eight_arms_beside_the_reference_have_eight_colours(study):
+    arms = [_arm(f"{n}", f"{n}", 0.3) for n in range(8)]
+    styles = arm_styles(dataclasses.replace(study, arms=[study.arms[0], *arms], gains=[], curve=[]))
+    assert len({colour for colour, _ in styles.values()}) == 9
+
+
+def test_a_verdict_of_many_arms_is_set_smaller(study, tmp_path):
+    assert '<p class="verdict">' in _read(study, tmp_path)
+    many = dataclasses.replace(study, verdict="Of many arms. " * 30)
+    assert '<p class="verdict long">' in _read(many, tmp_path)
+
+
 def test_the_terminal_table_holds_the_numbers_and_the_verdict(study):
     console = Console(file=io.StringIO(), width=200)
     print_table(study, console)
