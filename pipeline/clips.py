@@ -96,7 +96,7 @@ def check_sizes(path: Path) -> None:
     )
 
 
-def _told(size: tuple[int, int]) -> str:
+def _told(size: Sequence[int]) -> str:
     return f"{size[1]} x {size[0]}"
 
 
@@ -106,6 +106,11 @@ def _of_folder(folder: Path, max_pixels: int) -> Iterator[Frame]:
         picture = read_picture(file, max_pixels=max_pixels)
         if picture.shape != (size or picture.shape):
             check_sizes(folder)
+            assert size is not None
+            raise PictureError(
+                f"{file} is {_told(picture.shape[-2:])} pixels, the frames before it "
+                f"{_told(size[-2:])}, and its header says otherwise; save it anew or remove it"
+            )
         size = picture.shape
         yield Frame(picture, number, number, source=file)
 

@@ -118,3 +118,21 @@ def test_frames_that_lie_on_their_side_have_the_size_that_they_are_shown_in(tmp_
     turned.save(tmp_path / "1.png", exif=turned.getexif())
     check_sizes(tmp_path)
     assert {tuple(frame.picture.shape) for frame in read_frames(tmp_path)} == {(3, 6, 8)}
+
+
+def test_a_frame_that_is_not_what_its_header_says_is_refused(tmp_path: Path):
+    """Its orientation stands behind its pixels, where a look at the header does not find it."""
+    paint(tmp_path / "0.png")
+    turned = Image.new("RGB", (8, 6))
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "1.png", exif=turned.getexif())
+    whole = (tmp_path / "1.png").read_bytes()
+    start = whole.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(whole[start : start + 4], "big")
+    last = whole.index(b"IEND") - 4
+    (tmp_path / "1.png").write_bytes(
+        whole[:start] + whole[end:last] + whole[start:end] + whole[last:]
+    )
+    check_sizes(tmp_path)
+    with pytest.raises(PictureError, match=r"1.png is 6 x 8 pixels, .* 8 x 6, and its header says"):
+        list(read_frames(tmp_path))
