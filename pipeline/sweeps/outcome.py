@@ -124,11 +124,12 @@ def stand(trials: Sequence[Ended], objective: Mapping[str, Mode]) -> Standing:
     values = [each.values(objective) for each in sound]
     front = pareto(values)
     if not front:
-        early = (
-            "; they were stopped before their first validation: give the sweep a larger budget, "
-            "and go on with --resume"
-        )
-        why = next((f"; the first said: {e.error}" for e in trials if e.error), early)
+        why = next((f"; the first said: {e.error}" for e in trials if e.error), "")
+        if not why and not any(each.validations for each in trials):
+            why = (
+                "; they were stopped before their first validation: give the sweep a larger "
+                "budget, and go on with --resume"
+            )
         raise ValueError(f"no trial came to a result{why}")
     best = sound[knee(values, front)]
     ordered = sorted(trials, key=lambda each: _order(each, best, objective))

@@ -1,6 +1,7 @@
 """Who won: the best, the Pareto set, the order, the failed."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -71,5 +72,11 @@ def test_of_a_traceback_the_last_line_is_told():
 
 
 def test_a_budget_too_small_for_any_validation_is_named():
+    early = [replace(trial(name, None, None, "stopped"), validations=0) for name in "ab"]
     with pytest.raises(ValueError, match="before their first validation: give the sweep a larger"):
-        stand([trial("a", None, None, "stopped"), trial("b", None, None, "stopped")], OBJECTIVE)
+        stand(early, OBJECTIVE)
+
+
+def test_trials_that_validated_to_no_number_are_not_said_to_have_had_no_time():
+    with pytest.raises(ValueError, match=r"no trial came to a result$"):
+        stand([trial("a", None, None, "stopped")], OBJECTIVE)
