@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.files import NoSpaceError, atomic_file
+from pipeline.files import NoSpaceError, atomic_file, link
 
 LAST = "last.ckpt"
 MIB = 2**20
@@ -184,17 +184,8 @@ def _step_aside(last: Path, *, keep: int) -> None:
         else:
             path.replace(_numbered(last, _number(path) + 1))
     if keep > 1:
-        _link(last, _numbered(last, 1))
+        link(last, _numbered(last, 1))
 
 
 def _numbered(last: Path, number: int) -> Path:
     return last.with_name(f"last-{number}.ckpt")
-
-
-def _link(path: Path, name: Path) -> None:
-    """A second name for a file, or a copy where the disk knows no second names."""
-    try:
-        name.hardlink_to(path)
-    except OSError:
-        with atomic_file(name) as temporary:
-            shutil.copyfile(path, temporary)

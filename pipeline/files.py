@@ -38,6 +38,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def link(path: Path, name: Path) -> None:
+    """A second name for a file, which stays when the first is replaced.
+
+    Where the disk knows no second names, or the name is taken, a copy takes its place whole.
+    """
+    try:
+        name.hardlink_to(path.resolve())
+    except OSError:
+        with atomic_file(name) as temporary:
+            shutil.copyfile(path, temporary)
+
+
 @contextlib.contextmanager
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Hands out a temporary folder beside ``path`` that takes its place when the block ends well.

@@ -173,9 +173,7 @@ def connected(settings: RaySettings) -> contextlib.AbstractContextManager[Any]:
     """
     # More workers than cores take turns rather than wait for ever.
     cores = max(os.cpu_count() or 1, settings.workers * settings.cpus)
-    return ray_session(
-        settings.address, cores=cores, environment=ENVIRONMENT, show_workers=True
-    )  # fmt: skip
+    return ray_session(settings.address, cores=cores, environment=ENVIRONMENT, show_workers=True)
 
 
 def _check(config: Mapping[str, Any]) -> None:

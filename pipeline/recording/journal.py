@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
-from pipeline.files import NoSpaceError, atomic_file, full_disk_named
+from pipeline.files import NoSpaceError, atomic_file, full_disk_named, link
 
 HEAD, RECORDS, SENT, FILES, LOCK = "run.json", "records.jsonl", "sent.json", "files", ".lock"
 CHUNK = 2**20
@@ -293,14 +293,6 @@ def _locked(path: Path, wait_s: float) -> IO[bytes]:
             time.sleep(0.1)
         else:
             return file
-
-
-def link(path: Path, name: Path) -> None:
-    """A second name for a file, which stays when the first is replaced; or a copy."""
-    try:
-        name.hardlink_to(path.resolve())
-    except OSError:
-        shutil.copyfile(path, name)
 
 
 def _linked(path: str, name: str) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.addresses import public_uri, without_credentials
-from pipeline.files import NoSpaceError
+from pipeline.files import NoSpaceError, link
 from pipeline.pictures import to_uint8
 from pipeline.recording import store
-from pipeline.recording.journal import Journal, link
+from pipeline.recording.journal import Journal
 from pipeline.recording.registry import Card
 from pipeline.recording.sender import Sender
 from pipeline.recording.store import AwayError, RefusedError

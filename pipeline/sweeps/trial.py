@@ -20,7 +20,7 @@ import torch
 
 from pipeline.addresses import default_uri, without_credentials
 from pipeline.checkpoints import LAST, newest
-from pipeline.files import atomic_file
+from pipeline.files import atomic_file, link
 from pipeline.origin import COMMAND
 from pipeline.resume import TakeSettings, ends, stop_file
 from pipeline.sweeps.checks import LPIPS, STUDIED
@@ -245,7 +245,7 @@ class Reports(pl.Callback):
     def state(self, place: Path, step: int) -> None:
         """Puts the state to go on from into a folder, with whose it is."""
         out = self.training.settings.out
-        _link(out / LAST, place / LAST)
+        link(out / LAST, place / LAST)
         origin = {"trial": self.name, "step": step, "branch": _branch(out)}
         (place / ORIGIN).write_text(json.dumps(origin))
 
@@ -269,13 +269,6 @@ def tidy(folder: Path) -> None:
     for left in folder.glob(f"{STATE}*"):
         shutil.rmtree(left)
     stop_file(folder).unlink(missing_ok=True)
-
-
-def _link(path: Path, name: Path) -> None:
-    try:
-        name.hardlink_to(path)
-    except OSError:
-        shutil.copyfile(path, name)
 
 
 def _branch(folder: Path) -> str:
