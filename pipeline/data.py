@@ -7,8 +7,9 @@ resolution follows by the project's one definition (``sr_module.degrade``). Step
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -193,16 +194,22 @@ class ShardData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Validation pictures, one a batch, each read by exactly one rank."""
-        reader = self._reader("val")
-        stream = ValStream(
-            reader,
+        how = reading(min(self.workers, 1), pin_memory=self.pin_memory)
+        return Loader(self._validated(), batch_size=1, **how)
+
+    def _validated(self) -> ValStream:
+        return ValStream(
+            self._reader("val"),
             frames=self.frames,
             rank=self._rank(),
             world=self._world(),
             limit=self.val_limit,
         )
-        how = reading(min(self.workers, 1), pin_memory=self.pin_memory)
-        return Loader(stream, batch_size=1, **how)
+
+    def first_validated(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first pictures of this rank's validation as it takes them, read in this process."""
+        for picture in islice(self._validated(), count):
+            yield self._pair(picture.unsqueeze(0).to(device), training=False)
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """uint8 ``hr`` on the device -> ``(lr, hr)`` float32 in [0, 1].
@@ -210,8 +217,10 @@ class ShardData(pl.LightningDataModule):
         What is random in it is the same for the same step and rank, and in validation for the same
         picture.
         """
+        return self._pair(batch, training=self.trainer is not None and self.trainer.training)
+
+    def _pair(self, batch: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
         hr = crop_to_multiple(batch, self.scale).float().div_(255)
-        training = self.trainer is not None and self.trainer.training
         place = f"{self._rank()}/{self._batches_done()}" if training else f"val/{int(batch.sum())}"
         rng = random.Random(f"noise/{self.seed}/{place}")
         noise = torch.Generator().manual_seed(rng.getrandbits(63))

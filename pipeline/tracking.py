@@ -36,13 +36,13 @@ from pipeline.recording.journal import Head, Journal, has_journal
 from pipeline.recording.registry import Card
 from pipeline.recording.registry import promote as make_champion
 from pipeline.recording.resend import resend, sync
-from pipeline.recording.run import DESCRIPTION, TRANSIENT, Data, Run, clean, flatten
+from pipeline.recording.run import DESCRIPTION, TRANSIENT, Data, Run, clean, flatten, shown
 from pipeline.recording.sender import HEAD_START_S, Sender
 from pipeline.recording.store import AwayError, RefusedError
 
 __all__ = [
     "Card", "Data", "Run", "check_store", "close_children", "default_uri", "flatten",
-    "open_command", "public_uri", "start", "start_in", "sync",
+    "open_command", "public_uri", "shown", "start", "start_in", "sync",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)

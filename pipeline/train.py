@@ -150,7 +150,7 @@ def fit(
         if settings.send_last:
             files.send = partial(run.checkpoint, keep=settings.send_last)
         trainer.logger = Recorder(run, trainer)
-        pictures = ValidationPictures(settings.pictures)
+        pictures = ValidationPictures(settings.pictures, setup.data.first_validated)
         # The bar behind the counts that it shows, the checkpoint behind everything.
         bar = show("training", every=settings.log_every, best=lambda: best.best)
         shown = [best, pictures, *bar, *watching]

@@ -13,7 +13,8 @@ from pipeline.index import Index
 from pipeline.outcome import Best
 from pipeline.packing import pack_network
 from pipeline.settings import RunSettings
-from pipeline.tracking import Card, Data, Run
+from pipeline.tracking import Card, Data, Run, shown
+from pipeline.watch import SHEET
 from pipeline.world import world_of
 from sr_module.net import SRNet
 
@@ -91,12 +92,23 @@ class Origins:
 
 def record_settings(run: Run, config: Mapping[str, Any], origins: Origins, out: Path) -> None:
     """All settings as parameters and as the file they are, here and in the run; and the data."""
+    describe(run, origins, pictures=config["run"]["pictures"])
     text = yaml.safe_dump(dict(config), sort_keys=False)
     run.params(config)
     run.text(text, "config.yaml")
     run.inputs(origins.data)
     with atomic_file(out / "config.yaml") as temporary:
         temporary.write_text(text)
+
+
+def describe(
+    run: Run, origins: Origins, scores: Mapping[str, float] | None = None, *, pictures: int
+) -> None:
+    """What the run is, with its scores and newest validation pictures where it has any."""
+    text = origins.description(scores)
+    if pictures:
+        text += f"\n\nLR, bicubic, SR and HR, as last validated:\n\n{shown(SHEET)}"
+    run.describe(text)
 
 
 def send_networks(
@@ -135,4 +147,4 @@ def send_networks(
         pack_network(best.net if best else net, packed)
         run.model(packed, card)
     scores = {key: score for key, score in metrics.items() if key.startswith("val/")}
-    run.describe(origins.description(scores))
+    describe(run, origins, scores, pictures=settings.pictures)

@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +18,9 @@ from sr_module.training import Batch, SRTraining
 
 ZOOM = 2
 STRIP_SIDE = 128  # hr pixels of the middle of a picture that a strip shows
+APART = 8  # pixels between the strips of a sheet
+SHEET = "validation.png"
+"""A run's newest strips, among its artifacts."""
 
 
 class Throughput(pl.Callback):
@@ -127,10 +130,33 @@ class Recorder(Logger):
 
 
 class ValidationPictures(pl.Callback):
-    """Logs strips ``LR | bicubic | SR | HR`` of the first validation pictures, with their step."""
+    """Logs strips ``LR | bicubic | SR | HR`` of the first validation pictures, with their step.
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    The newest of them also stand below one another in the file ``SHEET``, for the run's page.
+
+    Args:
+        count: pictures that are shown.
+        first: gives the first so many of them on a device. With it they are shown before the first
+            step too: MLflow's image grid opens at step 0, and is empty where no picture is.
+    """
+
+    def __init__(
+        self, count: int, first: Callable[[int, torch.device], Iterable[Batch]] | None = None
+    ) -> None:
+        self.count, self.first = count, first
+        self._strips: list[Tensor] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What the network draws before it has learnt anything."""
+        if self.first is None or trainer.global_step:
+            return
+        before = [(module, module.training) for module in pl_module.modules()]
+        pl_module.eval()
+        for number, batch in enumerate(self.first(self.count, pl_module.device)):
+            self._show(trainer, pl_module, batch, number)
+        for module, training in before:
+            module.training = training
+        self._write_sheet(trainer)
 
     def on_validation_batch_end(
         self,
@@ -142,12 +168,37 @@ class ValidationPictures(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """One strip for each of the first ``count`` pictures; none in the sanity check."""
-        if batch_idx >= self.count or trainer.sanity_checking:
-            return
-        assert isinstance(pl_module, SRTraining)
+        if batch_idx < self.count and not trainer.sanity_checking:
+            self._show(trainer, pl_module, batch, batch_idx)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The sheet of the strips just made."""
+        self._write_sheet(trainer)
+
+    def _show(
+        self, trainer: pl.Trainer, model: pl.LightningModule, batch: Batch, number: int
+    ) -> None:
+        assert isinstance(model, SRTraining)
         assert isinstance(trainer.logger, Recorder)
-        picture = strip(pl_module, *batch)
-        trainer.logger.picture(f"validation_{batch_idx}", picture)
+        self._strips.append(strip(model, *batch))
+        trainer.logger.picture(f"pictures/validation_{number}", self._strips[-1])
+
+    def _write_sheet(self, trainer: pl.Trainer) -> None:
+        if self._strips:
+            assert isinstance(trainer.logger, Recorder)
+            # Not zoomed, they fit beside the columns of MLflow's page.
+            strips = [picture[:, ::ZOOM, ::ZOOM] for picture in self._strips]
+            trainer.logger.run.sheet(below_one_another(strips), SHEET)
+            self._strips.clear()
+
+
+def below_one_another(pictures: Sequence[Tensor]) -> Tensor:
+    """Pictures ``(3, h, w)`` in [0, 1] of any sizes as one, on white, a little apart."""
+    width = max(picture.shape[2] for picture in pictures)
+    rows = [
+        F.pad(picture, (0, width - picture.shape[2], 0, APART), value=1.0) for picture in pictures
+    ]
+    return torch.cat(rows, dim=1)[:, :-APART]
 
 
 def strip(model: SRTraining, lr: Tensor, hr: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ OFFLINE = "offline-"
 """Begins the id of a run, or of the run above it, that the store has not made yet."""
 KEY = "srdet.key"
 """Tag by which a run is found that was begun without the store."""
+THIS_RUN = "{this run}"
+"""Stands for the run's id in a tag that is written before the store has given one."""
 POINTS, PAIRS = 1000, 100
 """Metrics, and parameters or tags, that MLflow takes in one call."""
 TRIES = 6
@@ -151,7 +153,8 @@ class Delivery:
     def _tags(self, entry: Entry) -> None:
         from mlflow.entities import RunTag
 
-        tags = [RunTag(key, value) for key, value in entry["tags"].items()]
+        named = {key: value.replace(THIS_RUN, self._run_id) for key, value in entry["tags"].items()}
+        tags = [RunTag(key, value) for key, value in named.items()]
         for start in range(0, len(tags), PAIRS):
             self._batch(tags=tags[start : start + PAIRS])
 

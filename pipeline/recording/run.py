@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from torch import Tensor
 
 from pipeline.addresses import public_uri, without_credentials
 from pipeline.files import NoSpaceError, link
-from pipeline.pictures import to_uint8
+from pipeline.pictures import to_uint8, write_picture
 from pipeline.recording import store
+from pipeline.recording.delivery import THIS_RUN
 from pipeline.recording.journal import Journal
 from pipeline.recording.registry import Card
 from pipeline.recording.sender import Sender
@@ -122,7 +124,7 @@ class Run:
         self._write({"tags": clean(tags)})
 
     def describe(self, markdown: str) -> None:
-        """Sets the text shown on the run's page."""
+        """Sets the text shown on the run's page; ``shown`` puts pictures into it."""
         self.tags({DESCRIPTION: markdown})
 
     def picture(self, key: str, picture: Tensor, *, step: int) -> None:
@@ -131,6 +133,13 @@ class Run:
             np.save(place, to_uint8(picture).permute(1, 2, 0).cpu().numpy())
         told = {"picture": key, "step": step, "time": now(), "file": self.journal.ticket(place)}
         self._write(told)
+
+    def sheet(self, picture: Tensor, name: str) -> None:
+        """Stores a ``(3, H, W)`` picture as a PNG artifact; one of that name gives way to it."""
+        folder, _, file = name.rpartition("/")
+        with self.journal.place(file) as place:
+            write_picture(picture, place)
+        self._write({"artifact": folder, "file": self.journal.ticket(place)})
 
     def figure(self, figure: "Figure", name: str) -> None:
         """Logs a plot as a PNG artifact."""
@@ -232,6 +241,11 @@ class Run:
         if self._sender is not None and self._sender.refused is not None:
             raise self._sender.refused
         self.journal.append(entry)
+
+
+def shown(name: str) -> str:
+    """Markdown that shows a picture of the run's artifacts, for its own ``describe``."""
+    return f"![{name}](get-artifact?path={quote(name)}&run_uuid={THIS_RUN})"
 
 
 def _plain(metric: str) -> str:

@@ -1,5 +1,6 @@
 """Batches ``(lr, hr)`` for a trainer: the one low resolution, new data each epoch, exact resume."""
 
+import functools
 import itertools
 import logging
 import random
@@ -161,6 +162,17 @@ def test_validation_pictures_are_those_of_the_files(numbered_shards, workers):
         assert torch.equal(batch, original[None])
         _, hr = data.on_after_batch_transfer(batch, 0)
         assert torch.equal(hr, original[None].float() / 255)
+
+
+def test_the_first_validation_pictures_can_be_had_alone_and_are_the_same(numbered_shards):
+    noisy = functools.partial(_data, numbered_shards, degradation=SecondOrder(4))
+    data = noisy()
+    whole = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()]
+    alone = list(noisy().first_validated(2, torch.device("cpu")))
+    assert len(alone) == 2
+    for (lr, hr), (lr_whole, hr_whole) in zip(alone, whole, strict=False):
+        assert torch.equal(lr, lr_whole)
+        assert torch.equal(hr, hr_whole)
 
 
 def test_validation_pictures_are_cut_to_a_multiple_of_the_scale(numbered_shards):

@@ -151,9 +151,12 @@ def test_a_run_leaves_network_checkpoint_config_and_a_complete_record(
     assert trained.metrics["val/psnr_y"] == pytest.approx(scores[-1][1])
     assert trained.run.history("train/images_seen")[-1] == (7, 14.0)
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert {"config.yaml", "weights", "images", "checkpoints"} <= names
+    assert {"config.yaml", "weights", "images", "checkpoints", "validation.png"} <= names
+    strips = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
+    assert {re.findall(r"\Wstep\W(\d+)", path)[0] for path in strips} == {"0", "4", "7"}
     assert run.data.tags["config"].endswith("gan.yaml")
     assert "**msrresnet x4** by Adversarial" in run.data.tags["mlflow.note.content"]
+    assert f"validation.png&run_uuid={run.info.run_id})" in run.data.tags["mlflow.note.content"]
     contexts = [each.tags[0].value for each in run.inputs.dataset_inputs]
     assert sorted(contexts) == ["training", "validation"]
     (output,) = run.outputs.model_outputs

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ from mlflow import MlflowClient
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from pipeline.tracking import Run, start
+from pipeline.pictures import read_picture
+from pipeline.tracking import Run, shown, start
 from pipeline.training_bar import Bar, Lines, show
-from pipeline.watch import Recorder, Reporter, Throughput, strip
+from pipeline.watch import SHEET, Recorder, Reporter, Throughput, strip
 from pipeline.watch import ValidationPictures as Pictures
 from sr_module.regression import Regression
 from sr_module.resize import imresize
@@ -74,6 +76,42 @@ def test_the_first_validation_pictures_are_logged_at_each_validation(run, store)
     names = [item.path for item in MlflowClient(store).list_artifacts(run.run_id, "images")]
     pictures = {tuple(re.findall(r"validation_(\d)\Wstep\W(\d+)", name)[0]) for name in names}
     assert pictures == {("0", "2"), ("1", "2"), ("0", "4"), ("1", "4")}
+
+
+def test_pictures_stand_at_step_0_too_where_the_image_grid_opens(run, store):
+    pairs = list(data(3, 1))
+    modes = []
+
+    class Modes(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            modes.append({name for name, module in pl_module.named_modules() if module.training})
+
+    fit(2, Modes())
+    fit(2, Pictures(2, lambda count, device: pairs[:count]), Modes(), record=run)
+    run.history("train/loss")
+    names = [item.path for item in MlflowClient(store).list_artifacts(run.run_id, "images")]
+    steps = {re.findall(r"validation_1\Wstep\W(\d+)", name)[0] for name in names if "n_1" in name}
+    assert steps == {"0", "2"}
+    assert modes[0] == modes[-1]  # drawing left what trains training, and what does not, not
+
+
+def test_the_newest_strips_stand_below_one_another_on_the_run_s_page(run, store, tmp_path):
+    run.describe(f"as last validated:\n\n{shown(SHEET)}")
+    trainer = fit(2, Pictures(2), record=run)
+    run.history("train/loss")
+    text = MlflowClient(store).get_run(run.run_id).data.tags["mlflow.note.content"]
+    assert text.endswith(f"](get-artifact?path=validation.png&run_uuid={run.run_id})")
+    sheet = MlflowClient(store).download_artifacts(run.run_id, SHEET, str(tmp_path))
+    pairs = [batch for _, batch in zip(range(2), data(3, 1), strict=False)]
+    net = trainer.lightning_module.eval()
+    strips = [strip(net, *pair)[:, ::2, ::2] for pair in pairs]
+    height = sum(one.shape[1] for one in strips)
+    shown_picture = read_picture(Path(sheet))
+    assert shown_picture.shape == (3, height + 8, max(one.shape[2] for one in strips))
+    torch.testing.assert_close(
+        shown_picture[:, : strips[0].shape[1], : strips[0].shape[2]].float() / 255,
+        strips[0], atol=1 / 255, rtol=0,
+    )  # fmt: skip
 
 
 def test_a_strip_shows_the_middle_as_lr_bicubic_sr_and_hr():
