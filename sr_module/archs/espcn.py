@@ -11,7 +11,8 @@ one that all of this project trains on, where the paper blurs and subsamples.
 
 from torch import nn
 
-from sr_module.archs.stack import Convolution, Stack, StackNet, stack
+from sr_module.archs.packed import Convolution
+from sr_module.archs.stack import Stack, StackNet, stack
 
 
 class ESPCN(StackNet):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_module.archs.stack import Convolution, Stack, StackNet, stack
+from sr_module.archs.packed import Convolution
+from sr_module.archs.stack import Stack, StackNet, stack
 
 _BESIDE = 2
 """Low-resolution neighbours on each side that the 9x9 transposed convolution gathers, at most."""

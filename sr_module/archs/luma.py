@@ -6,12 +6,14 @@ factor, so the whole of it is the bicubic enlargement plus that factor times wha
 to its luma: no picture is ever converted there and back.
 """
 
+import functools
 import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sr_module.archs.packed import Convolution, Packed, can_pack, shuffled
 from sr_module.net import Criterion, SRNet
 
 _GAIN = 255 / 219  # studio-range luma spans 16 to 235 (BT.601)
@@ -68,17 +70,50 @@ def enlarge_around(lr: Tensor, y: Tensor, sr_y: Tensor) -> Tensor:
 
 
 def enlarge(image: Tensor, scale: int) -> Tensor:
-    """MATLAB's bicubic enlargement, as ``sr_module.resize`` defines it, by torch's own kernel.
+    """MATLAB's bicubic enlargement, as ``sr_module.resize`` defines it.
 
     Torch's antialiased form has Keys' a = -0.5; the border is continued symmetrically here, which
-    it does not do.
+    it does not do. For inference on a CPU a convolution that makes many pixels at once takes its
+    place, in a quarter of the time.
     """
+    if _convolves(image):
+        return _enlarged_at_once(image, scale)
     padded = _continued(_continued(image, -1), -2)
     height, width = padded.shape[-2:]
     size = [scale * height, scale * width]
     up = F.interpolate(padded, size=size, mode="bicubic", antialias=True)
     edge = 2 * scale
     return up[..., edge:-edge, edge:-edge]
+
+
+def _convolves(image: Tensor) -> bool:
+    on_cpu = image.device.type == "cpu" and image.dtype == torch.float32
+    return on_cpu and torch.is_inference_mode_enabled() and can_pack(torch.float32)
+
+
+def _enlarged_at_once(image: Tensor, scale: int) -> Tensor:
+    """Blocks of pixels, 16 or more outputs of one convolution, brought into place."""
+    block = 2 if scale == 2 else 1
+    batch, channels, height, width = image.shape
+    padded = _continued(_continued(image, -1), -2)
+    planes = padded.reshape(batch * channels, 1, height + 4, width + 4)
+    planes = F.pad(planes, [0, -width % block, 0, -height % block])
+    sr = shuffled(_bicubic(scale, block)(planes), scale * block)
+    return sr.view(batch, channels, *sr.shape[-2:])[..., : scale * height, : scale * width]
+
+
+@functools.cache
+def _bicubic(scale: int, block: int) -> Packed:
+    """Enlarges ``block`` x ``block`` pixels, of which it reads two more on each side."""
+    with torch.inference_mode(False):
+        # what every pixel of a strip gives the enlarged ones: torch's own weights
+        reads = block + 4
+        strip = torch.eye(reads, dtype=torch.float64).view(reads, 1, 1, reads)
+        size = [scale, scale * reads]
+        taps = F.interpolate(strip, size=size, mode="bicubic", antialias=True)[:, 0, 0]
+        taps = taps[:, 2 * scale : -2 * scale].T  # (outputs of the block, reads)
+        weight = torch.einsum("yi,xj->yxij", taps, taps).flatten(0, 1).unsqueeze(1)
+        return Packed(Convolution(weight, weight.new_zeros(len(weight)), step=block), torch.float32)
 
 
 def _continued(image: Tensor, dim: int) -> Tensor:

@@ -11,7 +11,8 @@ first layer; training, too, then yields outputs as large as its targets.
 from torch import nn
 
 from sr_module.archs.luma import interpolated_radius
-from sr_module.archs.stack import Convolution, Stack, StackNet, stack
+from sr_module.archs.packed import Convolution
+from sr_module.archs.stack import Stack, StackNet, stack
 
 
 class SRCNN(StackNet):

@@ -62,13 +62,19 @@ def test_results_are_clamped():
 def test_large_pictures_are_tiled_by_themselves():
     net = Nearest()
     upscale(net, torch.zeros(3, 700, 800))
-    assert net.seen[0] == (258, 258)  # 256 and the overlap
-    assert len(net.seen) == 12
+    assert net.seen[0] == (236, 269)  # a third of each side, and the overlap
+    assert len(net.seen) == 9
+
+
+def test_tiles_of_a_picture_are_of_about_one_size():
+    net = Nearest(multiple_of=4)
+    upscale(net, torch.zeros(3, 100, 68), tile=64)  # not 64 and 36, nor 64 and 4
+    assert net.seen == [(56, 40), (56, 36), (52, 40), (52, 36)]
 
 
 def test_tiles_are_small_where_they_stay_in_a_cache_and_context_is_cheap():
     assert best_tile(300, 300, "cpu", overlap=18) == 300
-    assert best_tile(300, 3000, "cpu", overlap=18) == 256
+    assert best_tile(300, 3000, "cpu", overlap=18) == 320
     assert best_tile(2000, 3000, "cpu", overlap=32) == 384
     assert best_tile(600, 700, "cuda", overlap=18) == 700
     assert best_tile(2000, 3000, "cuda", overlap=18) == 384

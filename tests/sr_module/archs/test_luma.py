@@ -24,10 +24,12 @@ class Lifted(LumaNet):
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (5, 8), (33, 20)])
-def test_the_fast_enlargement_is_matlabs(scale: int, size: tuple[int, int]):
+def test_the_fast_enlargements_are_matlabs(scale: int, size: tuple[int, int]):
     image = torch.rand(2, 3, *size)
     exact = imresize(image.double(), scale, quantize=False)
     assert torch.allclose(enlarge(image, scale).double(), exact, atol=1e-5)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(enlarge(image, scale).double(), exact, atol=1e-5)
 
 
 def test_luma_is_the_one_that_the_metric_compares():
