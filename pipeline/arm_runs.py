@@ -1,7 +1,5 @@
 """One arm of a study over all pictures: looked at, calibrated, merged, evaluated."""
 
-import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +12,7 @@ from detection.coco import MAX_DETECTIONS, evaluate
 from detection.group import Merge
 from detection.ignored import outside_regions
 from detection.merge import fuse
-from pipeline.arms import LARGER, NONE, ORIGINAL, identity
+from pipeline.arms import LARGER, NONE, ORIGINAL, identity, is_larger
 from pipeline.calibrating import WHOLE, WINDOWS, apply, calibrated, chosen_merge, trust
 from pipeline.kept import Sight
 from pipeline.look import Look, Looking, Opener, look_at_all
@@ -28,9 +26,9 @@ class Rules:
     """How every arm of a study is run.
 
     ``batch_size``: windows enlarged at once; ``max_detections``: the best so many of a picture
-    count, over all categories, in every arm; ``looking``: how the pictures are looked at; ``zoom``:
-    what the arm "larger" enlarges whole pictures by; ``calibrate``, ``tune``: what is learnt on
-    pictures set aside, where there are any.
+    count, over all categories, in every arm; ``looking``: how the pictures are looked at;
+    ``zooms``: what each arm of larger pictures, by its words, enlarges them by; ``calibrate``,
+    ``tune``: what is learnt on pictures set aside, where there are any.
     """
 
     detector: Detector
@@ -39,18 +37,9 @@ class Rules:
     batch_size: int = 16
     max_detections: int = MAX_DETECTIONS
     looking: Looking = field(default_factory=Looking)
-    zoom: float = 1.0
+    zooms: Mapping[str, float] = field(default_factory=dict)
     calibrate: bool = True
     tune: bool = False
-
-
-def equal_zoom(split: Split, join: Join, scale: int) -> float:
-    """What to enlarge whole pictures by so that a detector sees as many pixels as with windows."""
-    reduction = split.pictures.reduction
-    windows = itertools.chain.from_iterable(split.plan.windows.values())
-    seen = sum(w.width * w.height for w in windows) * (scale / reduction) ** 2
-    given = sum(p.width * p.height for p in split.truth.images) / reduction**2
-    return float(math.sqrt(seen / given + (1.0 if join.full else 0.0))) if seen else 1.0
 
 
 def run_arm(
@@ -67,7 +56,7 @@ def run_arm(
 
     Args:
         name: of the arm.
-        spec: "none", "larger", "original", "crops", or what ``upscaler`` was opened from.
+        spec: "none", "original", "crops", a larger picture, or what ``upscaler`` was opened from.
         split: the pictures that are evaluated; the time of the first look counts where it is used.
         rules: of the study.
         upscaler: what enlarges the windows; None where nothing does.
@@ -118,7 +107,7 @@ def _counted(joined: Found, merge: Merge, pictures: Pictures, limit: int) -> Fou
 
 
 def _shares_look(spec: str, sources: Mapping[str, Found]) -> bool:
-    return WHOLE in sources and spec != LARGER
+    return WHOLE in sources and not is_larger(spec)
 
 
 def _look(
@@ -133,10 +122,10 @@ def _look(
     """What the sources of an arm found, not merged, and what its windows took."""
     if spec == NONE:
         return Sight({}), {WHOLE: split.full.found}
-    if spec == LARGER:
+    if is_larger(spec):  # two that enlarge by one factor see the same, for whatever reason
         sight = look_at_all(
-            Look(split.pictures, None, 1, zoom=rules.zoom), (rules.detector, None), rules.looking,
-            title=title, spec=spec, again=again,
+            Look(split.pictures, None, 1, zoom=rules.zooms[spec]), (rules.detector, None),
+            rules.looking, title=title, spec=LARGER, again=again,
         )  # fmt: skip
         return sight, {WHOLE: {image: seen.found for image, seen in sight.seen.items()}}
     look = Look(split.pictures, split.plan, rules.batch_size, original=spec == ORIGINAL)

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -26,14 +27,15 @@ CROPS = "crops"
 SHARPENED = "sharpened"
 """Bicubic with an unsharp mask: tells sharp edges, which cost nothing, from learned detail."""
 LARGER = "larger"
-"""The arm without windows whose whole picture is enlarged by bicubic until the detector looks at as
-many pixels as it does with windows: what equal time buys without cutting."""
+"""Arms without windows whose whole picture is enlarged by bicubic: what a larger input buys without
+cutting. "larger" has as many pixels as the windows, "larger:ARM" takes as long as that arm, and
+"larger@FACTOR" is enlarged by a factor."""
+LARGER_FORM = re.compile(r"larger(:(?P<arm>.+)|@(?P<factor>\d+(\.\d*)?|\.\d+))?")
 REFERENCE = "bicubic"
 """What every arm is measured against: the same windows, the same zoom, no super-resolution."""
 CONTROLS = (NONE, LARGER, ORIGINAL, CROPS, SHARPENED, *KERNELS)
 """Words of arms that are no network."""
 UNENLARGED = (NONE, ORIGINAL, CROPS)
-WHOLE_PICTURE = (NONE, LARGER)
 TRAININGS = ","
 """Stands between the networks of one arm: the same training from several seeds."""
 
@@ -48,7 +50,8 @@ def parse_arms(arms: list[str], protocol: Form) -> dict[str, str]:
     """Arm name to what it enlarges with, in the order given, the reference included.
 
     Raises:
-        ValueError: a name twice, or "original" where there is none.
+        ValueError: a name twice, "original" where there is none, or a larger picture that takes as
+            long as no arm does.
         FileNotFoundError: neither a word nor a file.
     """
     specs: dict[str, str] = {}
@@ -70,10 +73,42 @@ def parse_arms(arms: list[str], protocol: Form) -> dict[str, str]:
         raise ValueError(f"'{REFERENCE}' is the reference arm's name; call yours something else")
     for spec in specs.values():
         _check(spec)
+    _check_larger(specs)
     return specs
 
 
+def is_larger(spec: str) -> bool:
+    """Whether an arm is the whole picture at larger input, in whatever form."""
+    return LARGER_FORM.fullmatch(spec) is not None
+
+
+def is_control(spec: str) -> bool:
+    """Whether an arm is no network."""
+    return spec in CONTROLS or is_larger(spec)
+
+
+def has_windows(spec: str) -> bool:
+    """Whether an arm looks through the windows."""
+    return spec != NONE and not is_larger(spec)
+
+
+def timed_by(spec: str) -> str | None:
+    """The arm whose time a larger picture takes; None of all other arms."""
+    form = LARGER_FORM.fullmatch(spec)
+    return form["arm"] if form else None
+
+
+def given_factor(spec: str) -> float | None:
+    """What a larger picture is enlarged by, where a person says so."""
+    form = LARGER_FORM.fullmatch(spec)
+    return float(form["factor"]) if form and form["factor"] else None
+
+
 def _name(spec: str) -> str:
+    if arm := timed_by(spec):
+        return f"{LARGER} in {arm} time"
+    if factor := given_factor(spec):
+        return f"{LARGER} {factor:g}"
     if is_registered(spec):
         return short_name(spec)
     if spec.startswith("mix:"):
@@ -83,7 +118,7 @@ def _name(spec: str) -> str:
 
 def _check(spec: str) -> None:
     for word in trainings(spec):
-        if word in CONTROLS:
+        if is_control(word):
             continue
         try:
             network_files(word)
@@ -94,19 +129,32 @@ def _check(spec: str) -> None:
             ) from error
 
 
+def _check_larger(specs: Mapping[str, str]) -> None:
+    for name, spec in specs.items():
+        arm = timed_by(spec)
+        if arm is not None and not has_windows(specs.get(arm, NONE)):
+            there = ", ".join(each for each, said in specs.items() if has_windows(said))
+            raise ValueError(
+                f"arm '{name}' takes as long as arm '{arm}', and there is none of that name with "
+                f"windows; choose from {there}, or give a factor: {LARGER}@2"
+            )
+        if given_factor(spec) == 0:
+            raise ValueError(f"arm '{name}' enlarges 0 times; give a factor above 0: {LARGER}@2")
+
+
 def trainings(spec: str) -> list[str]:
     """The networks of an arm that was trained several times; others have one."""
-    return spec.split(TRAININGS)
+    return [spec] if is_larger(spec) else spec.split(TRAININGS)
 
 
 def is_one_file(spec: str) -> bool:
     """Whether an arm is one network: no control, no mixture, not trained several times."""
-    return spec not in CONTROLS and TRAININGS not in spec and not spec.startswith("mix:")
+    return not is_control(spec) and TRAININGS not in spec and not spec.startswith("mix:")
 
 
 def weights_of(spec: str) -> list[Path]:
     """The files of weights behind an arm, of all its trainings."""
-    words = [word for word in trainings(spec) if word not in CONTROLS]
+    words = [word for word in trainings(spec) if not is_control(word)]
     return [path for word in words for path in network_files(word)]
 
 
@@ -122,7 +170,7 @@ def open_arm(spec: str, scale: int, *, bf16: bool) -> Upscaler | None:
 
     What it makes stays where the detector is, on the accelerator where there is one.
     """
-    if spec in UNENLARGED or spec == LARGER:
+    if spec in UNENLARGED or is_larger(spec):
         return None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if spec == SHARPENED:

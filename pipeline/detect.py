@@ -20,39 +20,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from detection.boxes import Detector
 from detection.detectors import load_detector
-from detection.errors import found_objects
-from detection.sanity import check_perfect
 from detection.windows import coverage
 from pipeline import tracking
-from pipeline.arm_runs import Rules, equal_zoom
-from pipeline.arms import REFERENCE, Form, open_arm, parse_arms, shifts, trainings, weights_of
+from pipeline.arm_runs import Rules
+from pipeline.arms import REFERENCE, Form, open_arm, parse_arms, shifts, trainings
 from pipeline.calibrating import set_aside
 from pipeline.compare import compare
 from pipeline.detector import train_detector
 from pipeline.findings import Findings, verdict
 from pipeline.finetune import finetune
-from pipeline.fingerprints import fingerprint, seen_before
 from pipeline.groups import scene_groups
 from pipeline.kept import file_digest
+from pipeline.larger import Timed, zooms
 from pipeline.look import Eyes, Looking
 from pipeline.measures import measure_arms
 from pipeline.options import run_function
-from pipeline.pictures import read_picture
-from pipeline.plans import plan_windows
-from pipeline.ray_session import check_address
 from pipeline.regimes import Bench, Child, run_finetuned, run_trainings
 from pipeline.registered import check_free
 from pipeline.report import CurveView
-from pipeline.spread import RaySpread
 from pipeline.study import (
     ArmResult,
-    Full,
-    Pictures,
-    Split,
     find_in_full,
     load_pictures,
 )
@@ -60,6 +50,7 @@ from pipeline.study_end import conclude, tell_arm
 from pipeline.study_files import save_truth
 from pipeline.study_record import ArmModels, coco_data
 from pipeline.study_settings import Join, Merging, Statistics, Windows
+from pipeline.study_start import check_study, first_finds, lay_splits, learners_seen, ray_spread
 from pipeline.task_driven import task_driven
 from pipeline.tracking import Run
 from pipeline.world import best_precision
@@ -132,11 +123,13 @@ def detect(
         detector: a file of `srdet detect train`, a YOLOX (.onnx), a folder of Hugging Face
             transformers, ultralytics:FILE, or a torchvision family.
         arms: each "none" (no windows), "larger" (no windows, the whole picture enlarged to as many
-            pixels), "crops" (windows not enlarged), a kernel (nearest, bilinear, bicubic, lanczos),
-            "sharpened" (bicubic with an unsharp mask), "original" (synthetic only), a network of
-            `srdet models`, a file of weights, or "mix:PSNR+GAN@0.6", the network between two.
-            "name=FILE" gives it a name, "name=FILE,FILE" is one arm trained several times. bicubic,
-            the reference, is always there.
+            pixels), "larger:ARM" (enlarged until it takes as long as that arm; both are timed on a
+            few pictures), "larger@1.5" (enlarged so many times), "crops" (windows not enlarged), a
+            kernel (nearest, bilinear, bicubic, lanczos), "sharpened" (bicubic with an unsharp
+            mask), "original" (synthetic only), a network of `srdet models`, a file of weights, or
+            "mix:PSNR+GAN@0.6", the network between two. "name=FILE" gives it a name,
+            "name=FILE,FILE" is one arm trained several times. bicubic, the reference, is always
+            there.
         out: folder for report.html, study.json, windows.json, truth.json and detections.
         title: of the report.
         detector_weights: for a torchvision family: "DEFAULT" or a file.
@@ -176,16 +169,17 @@ def detect(
     Returns:
         Arms, gains and where the report is.
     """
-    spread = _spread(ray, ray_address)
+    spread = ray_spread(ray, ray_address)
     specs = parse_arms(arms, protocol)
     reduced = (degradation or Degradation(scale)) if protocol == "synthetic" else None
     pictures = load_pictures(coco, images, degradation=reduced, limit=limit, ignored=ignored)
-    check_perfect(pictures.truth, max_detections=max_detections)
-    _check_windows(windows, pictures)
     check_free(register, tracking.store_under(parent), kind="detector", scale=scale)
     groups = scene_groups(statistics.groups, pictures.truth, coco)
-    aside = partial(set_aside, share=calibrate_on, seed=statistics.seed, groups=groups)
-    _check_aside(pictures, aside if calibrate_on else None, tune_merge=tune_merge)
+    draw = partial(set_aside, share=calibrate_on, seed=statistics.seed, groups=groups)
+    aside = draw if calibrate_on else None
+    check_study(
+        pictures, windows, aside, max_detections=max_detections, tune_merge=tune_merge
+    )  # fmt: skip
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bf16 = best_precision("auto").startswith("bf16")
     open_detector = partial(
@@ -229,12 +223,16 @@ def detect(
             find_in_full, detector=find, looking=looking,
             again=partial(_open, partial(open_detector, detector)),
         )  # fmt: skip
-        split, held = _splits(pictures, windows, first, aside if calibrate_on else None)
+        split, held = lay_splits(pictures, windows, first, aside)
         split.plan.save(out / "windows.json")
         save_truth(split.truth, out, scenes=groups)
+        larger = zooms(
+            specs, upscalers, Timed(split, join, batch_size, find), scale=scale, folder=out,
+            key=looking.key,
+        )  # fmt: skip
         rules = Rules(
             find, join, merge, batch_size, max_detections, looking,
-            equal_zoom(split, join, scale), calibrate, tune_merge,
+            {specs[name]: zoom.factor for name, zoom in larger.items()}, calibrate, tune_merge,
         )  # fmt: skip
         bench = Bench(split, held, rules, detector, open_detector, scale, bf16)
         child = partial(tracking.start, experiment, parent=run)
@@ -244,30 +242,18 @@ def detect(
             measure_arms, split.truth, reference=REFERENCE, statistics=statistics, groups=groups
         )
         covered = coverage(
-            split.truth.boxes, split.plan, small=windows.small, found=_first_finds(split, join)
+            split.truth.boxes, split.plan, small=windows.small, found=first_finds(split, join)
         )
         findings = Findings(
             title, split.pictures, split.plan, done, measure(done), covered, REFERENCE, upscalers,
             shifts(upscalers), {**settings, "windows digest": split.plan.digest}, training or [],
-            seen=_seen(split.pictures, detector, specs),
+            seen=learners_seen(split.pictures, detector, specs), larger=larger,
         )  # fmt: skip
         if finetuned is not None:
             learnt = run_finetuned(specs, bench, finetuned, child)
             again = replace(findings, arms=learnt, measures=measure(learnt), seen={})
             findings = replace(findings, finetuned=again)
         return StudyResult(findings, verdict(findings), conclude(run, findings, out))
-
-
-def _spread(workers: int, address: str | None) -> RaySpread | None:
-    """Who shares the pictures; an address where nothing answers is told before anything is read.
-
-    Raises:
-        ConnectionError: that.
-    """
-    if not workers:
-        return None
-    check_address(address)
-    return RaySpread(workers, address, 1.0 if torch.cuda.is_available() else 0.0)
 
 
 def _run_arms(
@@ -283,28 +269,6 @@ def _run_arms(
     return done
 
 
-Aside = Callable[[list[int]], tuple[list[int], list[int]]]
-"""Image ids to those that are evaluated and those that are set aside."""
-
-
-def _check_aside(pictures: Pictures, aside: Aside | None, *, tune_merge: bool) -> None:
-    """Refuses too few pictures before hours are spent."""
-    if aside is not None:
-        aside([picture.id for picture in pictures.truth.images])
-    elif tune_merge:
-        raise ValueError("tune_merge needs pictures set aside; say how many: --calibrate_on 0.3")
-
-
-def _seen(pictures: Pictures, detector: str, specs: Mapping[str, str]) -> dict[str, int]:
-    """Who learnt from pictures of the study, and from how many; who does not say is left out."""
-    learners = {name: files for name, spec in specs.items() if (files := weights_of(spec))}
-    if Path(detector).is_file():
-        learners["the detector"] = [Path(detector)]
-    ordinary = [p.id for p in pictures.truth.images if not pictures.vast(p.id)]
-    marks = {image: fingerprint(read_picture(pictures.paths[image])) for image in ordinary}
-    return {name: len(images) for name, images in seen_before(marks, learners).items()}
-
-
 def _open(detector: Callable[[], Detector]) -> Eyes:
     return detector(), None
 
@@ -313,37 +277,3 @@ def _identity(settings: Mapping[str, Any], detector: str, weights: str | None) -
     """What decides what is seen, besides pictures, windows and arm."""
     shared = {key: str(settings[key]) for key in ("precision", "device", "scale", "max_detections")}
     return {**shared, "detector": file_digest(detector), "weights": file_digest(weights or "")}
-
-
-def _splits(
-    pictures: Pictures,
-    windows: Windows,
-    first_look: Callable[..., Full],
-    aside: Aside | None,
-) -> tuple[Split, Split | None]:
-    """What is evaluated, and what is set aside to calibrate on."""
-
-    def lay(chosen: Pictures, title: str = "whole pictures") -> Split:
-        full = first_look(chosen, title=title)
-        return Split(chosen, plan_windows(chosen, windows, full.found), full)
-
-    if aside is None:
-        return lay(pictures), None
-    kept, held = aside([p.id for p in pictures.truth.images])
-    return lay(pictures.only(kept)), lay(pictures.only(held), "whole pictures, to calibrate")
-
-
-def _first_finds(split: Split, join: Join) -> dict[int, Tensor] | None:
-    """Objects that the first look finds by itself, where its detections count in every arm."""
-    if not join.full:
-        return None
-    found = found_objects(split.truth, split.full.found, score=0.0)
-    return {i: found[i][~objects.crowds] for i, objects in split.truth.objects.items()}
-
-
-def _check_windows(windows: Windows, pictures: Pictures) -> None:
-    if rest := windows.size % pictures.reduction:
-        raise ValueError(
-            f"windows.size {windows.size} is not a multiple of the reduction "
-            f"{pictures.reduction}; choose {windows.size - rest}"
-        )

@@ -1,13 +1,14 @@
 """A finished study, and what it says in a sentence."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from detection.gain import Gain
 from detection.windows import Coverage, WindowPlan
-from pipeline.arms import CONTROLS, ORIGINAL
+from pipeline.arms import ORIGINAL, is_control
+from pipeline.larger import Zoom
 from pipeline.measures import Measures
 from pipeline.report import CurveView
 from pipeline.study import ArmResult, Pictures
@@ -35,13 +36,15 @@ class Findings:
     training: list[CurveView] = field(default_factory=list)
     seen: Mapping[str, int] = field(default_factory=dict)
     """Network, or "the detector", to how many of the pictures it learnt from, as far as known."""
+    larger: Mapping[str, Zoom] = field(default_factory=dict)
+    """Arm of larger pictures to what it enlarges them by."""
     finetuned: "Findings | None" = None
     """The same study with detectors that learnt from each arm's pictures."""
 
     @property
     def networks(self) -> list[str]:
         """Names of the arms that are super-resolution."""
-        return [arm.name for arm in self.arms if arm.spec not in CONTROLS]
+        return [arm.name for arm in self.arms if not is_control(arm.spec)]
 
     @property
     def gains(self) -> list[Gain]:
@@ -60,7 +63,7 @@ def verdict(study: Findings) -> str:
     says = f"Against {study.reference} at the same geometry: {_said(study)}."
     if study.finetuned is not None and study.finetuned.networks:
         says += f" With detectors that learnt from each arm's pictures: {_said(study.finetuned)}."
-    says += _unseen(study)
+    says += _unseen(study) + _same_time(study)
     if tested := [name for name, count in study.seen.items() if count]:
         says = f"No test: {' and '.join(tested)} learnt from these very pictures. {says}"
     if study.plan.oracle:
@@ -78,15 +81,24 @@ VERBS = {
 
 def _said(study: Findings) -> str:
     """Over all sizes, then on small objects where there are any."""
-    overall, small = _clauses(study, "AP"), _clauses(study, "AP_small")
+    overall, small = (
+        _clauses(study, [study.gain(name, metric) for name in study.networks])
+        for metric in ("AP", "AP_small")
+    )
     if not overall:
         return "nothing can be said, for one picture or scene alone gives no interval"
     return f"in AP {overall}" + (f"; on small objects {small}" if small else "")
 
 
-def _clauses(study: Findings, metric: str) -> str:
-    """The super-resolution arms by what is known of them, in points with their 95 % interval."""
-    gains = [study.gain(name, metric) for name in study.networks]
+def _same_time(study: Findings) -> str:
+    """Whether the time of windows and networks were better spent on a larger picture."""
+    rivals = [gain for gain in study.measures.same_time if gain.metric == "AP"]
+    said = _clauses(study, [gain for gain in rivals if gain.arm in study.networks])
+    return f" Against the whole picture, enlarged by bicubic to take as long: {said}." * bool(said)
+
+
+def _clauses(study: Findings, gains: Sequence[Gain | None]) -> str:
+    """Arms by what is known of them, in points with their 95 % interval."""
     measured = [gain for gain in gains if gain and not math.isnan(gain.low)]
     clauses = []
     for kind, verbs in VERBS.items():
@@ -121,7 +133,9 @@ def _recovered(study: Findings, gain: Gain) -> str:
     """The share of what perfect super-resolution would give, where that is anything."""
     oracle = next((arm.name for arm in study.arms if arm.spec == ORIGINAL), None)
     ceiling = study.gain(oracle, gain.metric) if oracle else None
-    if ceiling is None or not ceiling.low > 0 or gain.low <= 0:
+    if ceiling is None or gain.reference != study.reference:
+        return ""
+    if not ceiling.low > 0 or gain.low <= 0:
         return ""
     return (
         f", {100 * gain.difference / ceiling.difference:.0f} % of what the original pictures give"

@@ -15,14 +15,13 @@ import json
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
-from torch import Tensor
 
 from detection.categories import match_categories
 from detection.detectors import load_model, read_metadata, save_detector
-from detection.finetune import DetectorTraining, Target, frozen_batchnorm
+from detection.finetune import DetectorTraining, frozen_batchnorm
 from pipeline import tracking
-from pipeline.arms import LARGER, ORIGINAL, Form, identity, open_arm, parse_arms, trainings
+from pipeline.arm_pictures import ArmPictures, Mixture
+from pipeline.arms import Form, identity, is_larger, parse_arms, trainings
 from pipeline.boxed import BoxedCrops, brief_trainer
 from pipeline.fingerprints import fingerprint, listed
 from pipeline.kept import file_digest
@@ -30,11 +29,9 @@ from pipeline.progress import console
 from pipeline.study import load_pictures
 from pipeline.study_files import file_name
 from pipeline.tracking import Run
-from pipeline.upscalers import bicubic
 from pipeline.watch import quiet_lightning
-from pipeline.world import best_precision, cores_shared_with
+from pipeline.world import cores_shared_with
 from sr_module.degrade import Degradation
-from sr_module.task_driven import by_turns
 
 RUN = "mlflow_run"
 """In what a detector's file says of its origin: the run that made it, another one each time."""
@@ -55,15 +52,17 @@ def finetune(
     steps: int = 300,
     learning_rate: float = 2e-4,
     workers: int = 1,
+    mixture: Mixture = Mixture(),  # noqa: B008 (frozen)
     seed: int = 0,
     name: str | None = None,
     experiment: str = "srdet detector",
 ) -> dict[str, Path]:
     """Trains a detector on for every arm of a study, on that arm's pictures.
 
-    A third of the pictures are the arm's, a third the originals (native protocol: bicubic
-    enlargements), a third a patchwork of both, so that the detector does not forget what true
-    pictures look like. Batch normalisation is frozen.
+    Of ten pictures three are the arm's, three the originals (native protocol: bicubic
+    enlargements), three a patchwork of both, so that the detector does not forget what true
+    pictures look like, and one is as the arm is given it, not enlarged. Batch normalisation is
+    frozen.
 
     Args:
         coco: annotation files of the TRAINING pictures.
@@ -79,6 +78,7 @@ def finetune(
         steps: for each arm.
         learning_rate: at the peak of its one cycle.
         workers: processes that cut crops.
+        mixture: parts of each kind of picture.
         seed: of the crops; the same for all arms.
         name: how the run is called in MLflow; the out folder's name without it.
         experiment: MLflow experiment.
@@ -86,13 +86,15 @@ def finetune(
     Returns:
         The file of each arm.
     """
-    specs = {name: spec for name, spec in parse_arms(arms, protocol).items() if spec != LARGER}
+    parsed = parse_arms(arms, protocol)
+    specs = {name: spec for name, spec in parsed.items() if not is_larger(spec)}
     reduced = (degradation or Degradation(scale)) if protocol == "synthetic" else None
     pictures = load_pictures(coco, images, degradation=reduced, limit=None)
     labels = label_of(detector, pictures.truth.categories)
     settings = {
         "protocol": protocol, "scale": scale, "crop": crop, "batch_size": batch_size,
         "steps": steps, "learning_rate": learning_rate, "seed": seed,
+        "mixture": repr(mixture),
         "detector": file_digest(detector), "degradation": repr(reduced),
     }  # fmt: skip
     quiet_lightning()
@@ -111,7 +113,7 @@ def finetune(
             if _is_there(made[arm], told):
                 console.print(f"{arm}: {made[arm]} is there", highlight=False)
                 continue
-            data.form = ArmPictures(trainings(spec)[0], scale)
+            data.form = ArmPictures(trainings(spec)[0], scale, mixture)
             with tracking.start(experiment, f"for {arm}", parent=run) as child:
                 loss = _train(
                     detector, data, made[arm], child,
@@ -124,37 +126,6 @@ def finetune(
 def finetuned_file(folder: Path, arm: str) -> Path:
     """Where the detector of an arm is kept."""
     return folder / f"{file_name(arm)}.safetensors"
-
-
-class ArmPictures:
-    """What an arm makes of training crops, with boxes in its pixels.
-
-    Args:
-        spec: the arm, one training of it.
-        scale: of the study.
-    """
-
-    def __init__(self, spec: str, scale: int) -> None:
-        self.spec, self.scale = spec, scale
-        bf16 = best_precision("auto").startswith("bf16")
-        self.upscaler = open_arm(spec, scale, bf16=bf16)
-
-    @torch.no_grad()
-    def __call__(
-        self, given: Tensor, original: Tensor, targets: list[Target]
-    ) -> tuple[list[Tensor], list[Target]]:
-        """Pictures that are the arm's, true ones, or patchworks, and their targets."""
-        if self.spec == ORIGINAL:
-            made, true = original, original
-        elif self.upscaler is None:  # whole pictures or windows as they are given
-            made, true = given, given
-        else:
-            made = self.upscaler(given).clamp(0, 1).to(original)
-            same = made.shape == original.shape
-            true = original if same else bicubic(given, self.scale).to(original)
-        ratio = made.shape[-1] / original.shape[-1]
-        moved = [{**target, "boxes": target["boxes"] * ratio} for target in targets]
-        return list(by_turns(made, true)), moved
 
 
 def origin_of(path: Path) -> dict[str, str]:

@@ -59,7 +59,7 @@ class Kept:
     ) -> Self:
         """The place of what has a title; another ``content`` has another place."""
         windows = {} if plan is None else plan.windows
-        return cls(folder and folder / _slug(title) / _short(content), windows)
+        return cls(folder and folder / _slug(title) / short_digest(content), windows)
 
     def load(self, run: Images) -> Sight | None:
         """A run, or None where it is not there or is damaged."""
@@ -134,7 +134,8 @@ def file_digest(name: str | Path) -> str:
         return f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def _short(content: Mapping[str, Any]) -> str:
+def short_digest(content: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits that another content has not."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

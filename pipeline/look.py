@@ -79,7 +79,7 @@ class Look:
         whole = ((i, pictures.given(i)) for i in ordinary)
         zoom: Upscale = enlarging.around(self._zoomed)  # type: ignore[assignment]
         if self.zoom != 1:
-            _refuse_vast([image for image in images if pictures.vast(image)])
+            refuse_vast([image for image in images if pictures.vast(image)])
             whole = ((i, zoom(picture[None])[0]) for i, picture in whole)  # type: ignore[index]
         ratio = reduction / self.zoom
         found = detect_full(whole, detect, reduction=ratio)  # type: ignore[arg-type]
@@ -193,10 +193,16 @@ class Clock:
         return result
 
 
-def _refuse_vast(images: Sequence[int]) -> None:
+def refuse_vast(images: Sequence[int]) -> None:
+    """Refuse to enlarge pictures that are read in pieces.
+
+    Raises:
+        ValueError: there are any.
+    """
     if images:
         raise ValueError(
-            f"image {images[0]} is too large to be enlarged as a whole; leave the arm 'larger' out"
+            f"image {images[0]} is too large to be enlarged as a whole; leave the arms out "
+            "that do so (larger...)"
         )
 
 

@@ -10,6 +10,7 @@ from detection.significance import PairedTest, paired_tests
 from detection.sizes import AITOD_AREAS
 from detection.tide import Errors, tide, tide_differences
 from detection.truth import CocoSet
+from pipeline.arms import timed_by
 from pipeline.progress import bar
 from pipeline.study import ArmResult
 from pipeline.study_settings import Statistics
@@ -42,6 +43,8 @@ class Measures:
     """Arm to its errors of six kinds, over all sizes, minus the reference's."""
     errors_by_size: dict[str, list[Errors]] = field(default_factory=dict)
     """The same for each of ``ERROR_BINS``."""
+    same_time: list[Gain] = field(default_factory=list)
+    """Gains of arms over the whole picture enlarged until it takes as long as they do."""
 
     def gain(self, arm: str, metric: str) -> Gain | None:
         """The gain of an arm, where it was measured."""
@@ -82,7 +85,27 @@ def measure_arms(
         tests,
         {name: ranges[0] for name, ranges in errors.items()},
         {name: ranges[1:] for name, ranges in errors.items()},
+        _over_larger(arms, trainings, statistics, drawn),
     )
+
+
+def _over_larger(
+    arms: Sequence[ArmResult],
+    trainings: Mapping[str, Sequence[Evaluation]],
+    statistics: Statistics,
+    groups: Mapping[int, str] | None,
+) -> list[Gain]:
+    """Of every arm with a rival among larger pictures, over it."""
+    rivals = [(arm.name, timed_by(arm.spec)) for arm in arms]
+    pairs = [(larger, arm) for larger, arm in rivals if arm is not None and arm in trainings]
+    return [
+        gain
+        for larger, arm in pairs
+        for gain in seeded_gains(
+            {larger: trainings[larger], arm: trainings[arm]}, reference=larger,
+            metrics=TESTED, groups=groups, resamples=statistics.resamples, seed=statistics.seed,
+        )
+    ]  # fmt: skip
 
 
 def _tests(

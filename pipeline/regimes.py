@@ -15,7 +15,7 @@ from typing import Any
 
 from detection.boxes import Detector
 from pipeline.arm_runs import Rules, run_arm
-from pipeline.arms import LARGER, NONE, REFERENCE, identity, open_arm, trainings
+from pipeline.arms import NONE, REFERENCE, identity, is_larger, open_arm, trainings
 from pipeline.finetune import finetuned_file, origin_of
 from pipeline.kept import file_digest
 from pipeline.look import Eyes
@@ -64,8 +64,8 @@ def run_finetuned(
     """The arms that have a detector of their own in ``folder``, each with it.
 
     The windows are those of the study, and so is the first look at whole pictures where the arms
-    are joined with it; the arm "none" is the first look of its own detector, "larger" that of
-    bicubic's.
+    are joined with it; the arm "none" is the first look of its own detector, a larger picture that
+    of bicubic's.
 
     Raises:
         FileNotFoundError: bicubic, the reference, has none.
@@ -73,12 +73,12 @@ def run_finetuned(
     """
     results = []
     for name, spec in specs.items():
-        path = finetuned_file(folder, REFERENCE if spec == LARGER else name)
+        path = finetuned_file(folder, REFERENCE if is_larger(spec) else name)
         if not path.is_file():
             if name == REFERENCE:
                 raise FileNotFoundError(f"no {path}; make it with: srdet detect finetune")
             continue
-        if spec != LARGER:
+        if not is_larger(spec):
             _check(path, name, spec, bench)
         with child(f"arm {name}, {FINETUNED}") as run:
             own = _with_detector(bench, path, first_look=spec == NONE)

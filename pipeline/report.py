@@ -41,6 +41,7 @@ __all__ = [
     "TableView",
     "Tile",
     "TrustView",
+    "milliseconds",
     "percent",
     "plots",
     "points",

@@ -59,6 +59,9 @@ def conclude(run: Run, study: Findings, out: Path) -> Path:
         key = f"gain/{gain.arm}/{gain.metric}"
         values = {key: gain.difference, f"{key}_ci_lo": gain.low, f"{key}_ci_hi": gain.high}
         run.metrics({k: v for k, v in values.items() if not math.isnan(v)})
+    for gain in study.measures.same_time:
+        if not math.isnan(gain.difference):
+            run.metrics({f"same_time/{gain.arm}/{gain.metric}": gain.difference})
     run.table([_gain_row(gain) for gain in measured], "gains.json")
     run.describe(as_markdown(study.arms, view.verdict))
     print_table(view, Console())
@@ -77,6 +80,7 @@ def _as_json(study: Findings) -> dict[str, Any]:
         "upper_bound": study.plan.oracle,
         "coverage": asdict(study.coverage),
         "seen": dict(study.seen),
+        "larger": {name: asdict(zoom) for name, zoom in study.larger.items()},
     }
     if study.finetuned is not None:
         numbers["finetuned"] = _measured(study.finetuned)
@@ -88,6 +92,7 @@ def _measured(study: Findings) -> dict[str, Any]:
     return {
         "arms": {arm.name: described(arm) for arm in study.arms},
         "gains": [_gain_row(gain) for gain in study.gains],
+        "same_time": [_gain_row(gain) for gain in measures.same_time],
         "tests": [asdict(test) for test in measures.tests],
         "errors": {name: asdict(errors) for name, errors in measures.errors.items()},
         "errors_by_size": {

@@ -9,8 +9,9 @@ from detection.gain import Gain
 from detection.significance import PairedTest
 from detection.tide import KINDS
 from pipeline.arms import WORST_SHIFT
+from pipeline.larger import Zoom
 from pipeline.measures import TESTED, TINY_METRICS, Measures
-from pipeline.report import TableView, percent, points
+from pipeline.report import TableView, milliseconds, percent, points
 from pipeline.study import ArmResult
 
 SIZES = dict(zip(TINY_METRICS, ("2-8", "8-16", "16-32", "32-64"), strict=True))
@@ -165,6 +166,47 @@ def objects_table(
             if row.objects
         ),
     )
+
+
+def larger_table(
+    arms: Sequence[ArmResult], measures: Measures, larger: Mapping[str, Zoom]
+) -> TableView:
+    """What a larger picture does in the time of an arm, and what the arm gains over it."""
+    by_name = {arm.name: arm for arm in arms}
+    return TableView(
+        "The whole picture at larger input",
+        "Enlarged by bicubic, without windows: by as many pixels as the windows have, by a factor "
+        "that was given, or until it takes as long as an arm, which both were timed for in turn on "
+        "a few pictures before the study. The gains are that arm's over the larger picture.",
+        ("arm", "enlarged", "to take as long as", "timed, ms", "in the study, ms", "AP",
+         "gain of the other in AP", "in AP_small"),
+        tuple(
+            (
+                name,
+                f"× {zoom.factor:.3g}",
+                zoom.arm or "–",
+                f"{milliseconds(zoom.seconds)} and {milliseconds(zoom.wanted)}"
+                if zoom.pictures
+                else "–",
+                _both_times(by_name[name], by_name.get(zoom.arm)),
+                percent(by_name[name].metrics["AP"]),
+                *(_over(measures, name, metric) for metric in TESTED),
+            )
+            for name, zoom in larger.items()
+        ),
+    )  # fmt: skip
+
+
+def _both_times(larger: ArmResult, other: ArmResult | None) -> str:
+    shown = [milliseconds(arm.seconds_per_picture) for arm in (larger, other) if arm is not None]
+    return " and ".join(shown)
+
+
+def _over(measures: Measures, larger: str, metric: str) -> str:
+    for gain in measures.same_time:
+        if (gain.reference, gain.metric) == (larger, metric):
+            return f"{points(gain.difference)} ({points(gain.low)} to {points(gain.high)})"
+    return "–"
 
 
 def finetuned_table(arms: Sequence[ArmResult], measures: Measures) -> TableView:

@@ -28,7 +28,13 @@ from pipeline.report import (
     TrustView,
 )
 from pipeline.study import ArmResult
-from pipeline.study_tables import finetuned_table, objects_table, study_tables, trust_table
+from pipeline.study_tables import (
+    finetuned_table,
+    larger_table,
+    objects_table,
+    study_tables,
+    trust_table,
+)
 from pipeline.tracking import flatten
 
 SHOWN_DETECTIONS = 10
@@ -113,6 +119,8 @@ def _listed(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _tables(study: Findings) -> list[TableView]:
     tables = study_tables(study.measures, study.moved, reference=study.reference)
     tables.append(objects_table(*_changes(study)))
+    if study.larger:
+        tables.insert(0, larger_table(study.arms, study.measures, study.larger))
     if study.finetuned is not None:
         tables.insert(0, finetuned_table(study.finetuned.arms, study.finetuned.measures))
     trust = trust_table({arm.name: arm.trust for arm in study.arms})

@@ -290,7 +290,7 @@ def test_tuning_merges_without_pictures_set_aside_is_refused(scene, capsys):
 
 def test_every_arm_looks_through_the_same_windows_laid_once(scene, monkeypatch):
     laid, seen = [], []
-    monkeypatch.setattr("pipeline.detect.plan_windows", _told_to(laid, plan_windows))
+    monkeypatch.setattr("pipeline.study_start.plan_windows", _told_to(laid, plan_windows))
     monkeypatch.setattr("pipeline.look.see_windows", _told_to(seen, see_windows))
     arms = ("--arms", f"sr={scene / 'sr.safetensors'}", "nearest", "crops", "original")
     more = ("--windows.kind", "random", "--windows.size", "32", "--join.full", "true")

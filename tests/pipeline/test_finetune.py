@@ -1,5 +1,6 @@
 """A detector for every arm, and a network for the detector, as a user makes them."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,15 @@ import torch
 from detection.detectors import load_model, save_detector
 from detection.families import build_model
 from pipeline import cli
+from pipeline.arm_pictures import ArmPictures, Mixture
 from pipeline.arms import identity
-from pipeline.finetune import ArmPictures, finetuned_file, label_of
+from pipeline.finetune import finetuned_file, label_of, origin_of
 from pipeline.fingerprints import fingerprint, learnt_from
 from pipeline.pictures import read_picture
 from sr_module import build, load_net, save_net
 
 SIDE = 64
+KINDS = ("arm", "original", "patchwork", "given")
 
 
 @pytest.fixture
@@ -90,23 +93,86 @@ def test_labels_of_a_stored_detector_are_found_by_name(training):
     assert label_of(training / "det.safetensors", {5: "boat"}) == {5: 2}
 
 
-@pytest.mark.parametrize(("spec", "side"), [("original", 64), ("none", 16), ("bicubic", 64)])
-def test_boxes_follow_what_an_arm_makes_of_a_crop(spec, side):
+ONLY = {kind: Mixture(**{**dict.fromkeys(KINDS, 0.0), kind: 1.0}) for kind in KINDS}
+BOX = [[8.0, 8.0, 24.0, 32.0]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "sides"),
+    [
+        ("original", (64, 64, 64, 16)),
+        ("none", (16, 16, 16, 16)),
+        ("bicubic", (64, 64, 64, 16)),
+    ],
+)
+def test_boxes_follow_each_kind_of_picture_that_a_crop_becomes(spec, sides):
     given, original = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
-    targets = [{"boxes": torch.tensor([[8.0, 8.0, 24.0, 32.0]]), "labels": torch.tensor([1])}] * 2
-    pictures, moved = ArmPictures(spec, 4)(given, original, targets)
-    assert pictures[0].shape == (3, side, side)
-    ratio = side / 64
-    assert torch.equal(moved[0]["boxes"], targets[0]["boxes"] * ratio)
-    assert torch.equal(targets[0]["boxes"], torch.tensor([[8.0, 8.0, 24.0, 32.0]]))
+    targets = [{"boxes": torch.tensor(BOX), "labels": torch.tensor([1])}] * 2
+    for kind, side in zip(KINDS, sides, strict=True):
+        pictures, moved = ArmPictures(spec, 4, ONLY[kind])(given, original, targets)
+        assert [picture.shape for picture in pictures] == [(3, side, side)] * 2
+        assert torch.equal(moved[1]["boxes"], torch.tensor(BOX) * (side / 64))
+        assert torch.equal(targets[0]["boxes"], torch.tensor(BOX))
 
 
 def test_a_native_crop_is_enlarged_and_its_boxes_with_it():
     crop = torch.rand(1, 3, 16, 16)
     targets = [{"boxes": torch.tensor([[4.0, 4.0, 8.0, 8.0]]), "labels": torch.tensor([1])}]
-    pictures, moved = ArmPictures("bicubic", 2)(crop, crop, targets)
-    assert pictures[0].shape == (3, 32, 32)
-    assert moved[0]["boxes"].tolist() == [[8.0, 8.0, 16.0, 16.0]]
+    for kind in ("arm", "original", "patchwork"):
+        pictures, moved = ArmPictures("bicubic", 2, ONLY[kind])(crop, crop, targets)
+        assert pictures[0].shape == (3, 32, 32)
+        assert moved[0]["boxes"].tolist() == [[8.0, 8.0, 16.0, 16.0]]
+    pictures, moved = ArmPictures("bicubic", 2, ONLY["given"])(crop, crop, targets)
+    assert torch.equal(pictures[0], crop[0])
+    assert moved[0]["boxes"].tolist() == [[4.0, 4.0, 8.0, 8.0]]
+
+
+@pytest.mark.parametrize("spec", ["nearest", "original"])
+def test_every_kind_of_picture_is_in_the_mixture_in_its_proportion_with_its_boxes(spec):
+    """A bright box on black: the arm's picture, the true one, cells of both, the small one."""
+    torch.manual_seed(0)
+    count, mixture = 2000, Mixture(arm=4, original=3, patchwork=2, given=1)
+    original = torch.zeros(count, 3, 64, 64)
+    original[..., 8:32, 8:24] = 0.8
+    given = torch.zeros(count, 3, 16, 16)
+    given[..., 2:8, 2:6] = 0.4
+    targets = [{"boxes": torch.tensor(BOX), "labels": torch.tensor([1])}] * count
+    pictures, moved = ArmPictures(spec, 4, mixture)(given, original, targets)
+    seen = Counter()
+    for picture, target in zip(pictures, moved, strict=True):
+        ((x0, y0, x1, y1),) = target["boxes"].int().tolist()
+        bright = picture[0] > 0.2
+        assert bright[y0:y1, x0:x1].all()
+        assert bright.sum() == (y1 - y0) * (x1 - x0)
+        values = {round(value, 1) for value in picture[0][bright].unique().tolist()}
+        seen["given" if picture.shape[-1] == 16 else str(sorted(values))] += 1
+    shares = {kind: number / count for kind, number in seen.items()}
+    if spec == "original":  # what the arm makes is the true picture, and cells of both are, too
+        assert shares == {
+            "[0.8]": pytest.approx(0.9, abs=0.03),
+            "given": pytest.approx(0.1, abs=0.03),
+        }
+    else:
+        assert shares == {
+            "[0.4]": pytest.approx(0.4, abs=0.04), "[0.8]": pytest.approx(0.3, abs=0.04),
+            "[0.4, 0.8]": pytest.approx(0.2, abs=0.04), "given": pytest.approx(0.1, abs=0.03),
+        }  # fmt: skip
+
+
+def test_a_detector_learns_from_pictures_of_several_sizes_in_one_batch(training):
+    arms = ("--arms", "nearest", "--mixture.arm", "1", "--mixture.given", "1", "--steps", "3",
+            "--out", str(training / "tuned"))  # fmt: skip
+    assert cli.main(words(training, "finetune", *arms)) == 0
+    made = finetuned_file(training / "tuned", "nearest")
+    assert not same(made, training / "det.safetensors")
+    assert "given=1.0" in origin_of(made)["mixture"]
+
+
+def test_a_mixture_of_nothing_is_refused(training, capsys):
+    with pytest.raises(ValueError, match="not all 0"):
+        Mixture(0, 0, 0, 0)
+    assert cli.main(words(training, "finetune", "--arms", "none", "--mixture.given", "-1")) == 2
+    assert "parts of a mixture are 0 or more" in capsys.readouterr().err
 
 
 def test_arms_of_other_weights_have_other_identities(training):

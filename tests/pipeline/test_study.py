@@ -9,7 +9,7 @@ from detection.boxes import Detections
 from detection.gain import paired_gains
 from detection.group import Merge
 from detection.windows import WindowPlan
-from pipeline.arm_runs import Rules, equal_zoom, run_arm
+from pipeline.arm_runs import Rules, run_arm
 from pipeline.arms import CROPS, LARGER, NONE, ORIGINAL
 from pipeline.calibrating import calibrated, chosen_merge
 from pipeline.pictures import write_picture
@@ -276,18 +276,12 @@ def test_what_lies_in_a_region_teaches_nothing_about_scores(pictures, monkeypatc
 
 
 def test_the_larger_picture_finds_what_it_shows_where_it_is_in_original_pixels(pictures):
-    rules = Rules(find_bright, Join(), Merge(), batch_size=2, zoom=3.0)
+    rules = Rules(find_bright, Join(), Merge(), batch_size=2, zooms={LARGER: 3.0})
     result = run_arm(LARGER, LARGER, split=split(pictures), rules=rules, upscaler=None)
     assert torch.allclose(
         result.found[1].boxes[0], torch.tensor([20.0, 24.0, 36.0, 40.0]), atol=1.5
     )
     assert result.megapixels == pytest.approx(3 * (3 * SIDE / 4) ** 2 / 1e6)
-
-
-def test_the_larger_picture_has_as_many_pixels_as_the_windows_and_the_first_look(pictures):
-    four = split(pictures, Windows(size=48, overlap=0.0))
-    assert equal_zoom(four, Join(), 4) == pytest.approx(4.0)
-    assert equal_zoom(four, Join(full=True), 4) == pytest.approx(17**0.5)
 
 
 def test_an_arms_merge_is_tuned_on_the_pictures_set_aside(pictures):
