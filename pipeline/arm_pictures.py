@@ -51,7 +51,7 @@ class ArmPictures:
 
     def __init__(self, spec: str, scale: int, mixture: Mixture = Mixture()) -> None:
         self.spec, self.scale = spec, scale
-        self.parts = torch.tensor(list(asdict(mixture).values()))
+        self.parts = torch.tensor(list(asdict(mixture).values()), dtype=torch.float32)
         self.kinds = list(asdict(mixture))
         bf16 = best_precision("auto").startswith("bf16")
         self.upscaler = open_arm(spec, scale, bf16=bf16)

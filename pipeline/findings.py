@@ -63,7 +63,8 @@ def verdict(study: Findings) -> str:
     says = f"Against {study.reference} at the same geometry: {_said(study)}."
     if study.finetuned is not None and study.finetuned.networks:
         says += f" With detectors that learnt from each arm's pictures: {_said(study.finetuned)}."
-    says += _unseen(study) + _same_time(study)
+    says += _unseen(study)
+    says += _same_time(study)
     if tested := [name for name, count in study.seen.items() if count]:
         says = f"No test: {' and '.join(tested)} learnt from these very pictures. {says}"
     if study.plan.oracle:
@@ -81,13 +82,14 @@ VERBS = {
 
 def _said(study: Findings) -> str:
     """Over all sizes, then on small objects where there are any."""
-    overall, small = (
-        _clauses(study, [study.gain(name, metric) for name in study.networks])
-        for metric in ("AP", "AP_small")
-    )
+    overall, small = (_of_networks(study, metric) for metric in ("AP", "AP_small"))
     if not overall:
         return "nothing can be said, for one picture or scene alone gives no interval"
     return f"in AP {overall}" + (f"; on small objects {small}" if small else "")
+
+
+def _of_networks(study: Findings, metric: str) -> str:
+    return _clauses(study, [study.gain(name, metric) for name in study.networks])
 
 
 def _same_time(study: Findings) -> str:

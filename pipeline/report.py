@@ -54,7 +54,8 @@ GAIN_METRICS = ("AP", "AP_small")
 SIGNS = {"helps": "▲", "hurts": "▼", "inconclusive": "○"}
 CAPTIONS = {
     "gains": "Gain of each arm with its 95 % interval. An interval that holds 0 is inconclusive.",
-    "gain_by_size": "Gain against object size with its 95 % interval, and the objects behind it.",
+    "gain_by_size": "Gain against object size with its 95 % interval, and the objects behind it. "
+    "Where gains are large, the axis is even up to 5 points and logarithmic beyond.",
     "cost": "What each arm costs in time, and the AP it buys. The grey line is what no faster arm "
     "beats; originals are not to be had and not on it.",
     "precision": "Precision at each recall for boxes that overlap an object by half, mean over the "

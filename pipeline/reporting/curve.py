@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pipeline.pictures import to_uint8
-from pipeline.reporting.figures import COLOURS, INK, MARKERS, dress, legend, new_figure
+from pipeline.reporting.drawing import INK, dress, legend, new_figure
+from pipeline.reporting.figures import COLOURS, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

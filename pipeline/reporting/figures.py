@@ -9,21 +9,28 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from pipeline.reporting.view import BinView, CurveView, GainView, StudyView, interval, points
+from pipeline.reporting.cost import cost_figure, has_cost
+from pipeline.reporting.drawing import FAINT, INK, Style, dress, legend, new_figure
+from pipeline.reporting.view import (
+    BinView,
+    CurveView,
+    GainView,
+    StudyView,
+    interval,
+    points,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#1f2329"  # becomes the page's own text colour where a figure is inlined
-FAINT = "#8a8f98"  # readable on white and on black
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4419", "#5D3A9B",
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "h")
 FOREST_METRICS = ("AP", "AP_small")
-
-Style = tuple[str, str]
+EVEN = 5
+"""Points of gain up to which the axis of sizes is even."""
 
 
 def plots(study: StudyView) -> dict[str, "Figure"]:
@@ -40,8 +47,8 @@ def _all_plots(study: StudyView, styles: dict[str, Style]) -> dict[str, "Figure"
         figures["gains"] = _forest(study, metrics, styles)
     if curve := [b for b in study.curve if b.arm != study.reference and not math.isnan(b.gain)]:
         figures["gain_by_size"] = _gain_by_size(study, curve, styles)
-    if any(_has_cost(arm.seconds_per_picture, arm.metrics.get("AP")) for arm in study.arms):
-        figures["cost"] = _cost(study, styles)
+    if any(has_cost(arm.seconds_per_picture, arm.metrics.get("AP")) for arm in study.arms):
+        figures["cost"] = cost_figure(study, styles)
     if any(not math.isnan(curve[0]) for curve in study.precision.values()):
         figures["precision"] = _precision(study, styles)
     if any(error.difference for error in study.errors if not math.isnan(error.difference)):
@@ -86,37 +93,8 @@ def _shown(study: StudyView, metric: str) -> list[GainView]:
     return [g for g in study.gains if g.metric == metric and not math.isnan(g.difference)]
 
 
-def _has_cost(seconds: float, ap: float | None) -> bool:
-    return ap is not None and math.isfinite(ap) and math.isfinite(seconds) and seconds > 0
-
-
 def _slug(name: str) -> str:
     return re.sub(r"\W+", "_", name).strip("_").lower()
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """A figure of our own, outside pyplot: nothing to close, safe in any thread."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def dress(axes: "Axes", *, x: str, y: str) -> None:
-    """Labels, a faint grid, and two spines; transparent, so that any page shows through."""
-    axes.set_xlabel(x, color=INK)
-    axes.set_ylabel(y, color=INK)
-    axes.tick_params(colors=INK, which="both", length=3)
-    axes.grid(visible=True, color=FAINT, alpha=0.25, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.patch.set_alpha(0)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(FAINT)
-
-
-def legend(axes: "Axes") -> None:
-    """A legend without a frame."""
-    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
 
 
 def _forest(study: StudyView, metrics: list[str], styles: dict[str, Style]) -> "Figure":
@@ -161,9 +139,25 @@ def _gain_by_size(study: StudyView, curve: list[BinView], styles: dict[str, Styl
         bins = sorted((b for b in curve if b.arm == arm), key=lambda b: b.low_px)
         aside = 2 ** (0.06 * (index - (len(arms) - 1) / 2))  # so that bars do not hide each other
         _gain_band(upper, bins, aside=aside, label=study.label(arm), style=styles[arm])
+    _bend(upper, curve)
     _counts(lower, curve)
     legend(upper)
     return figure
+
+
+def _bend(axes: "Axes", curve: list[BinView]) -> None:
+    """Logarithmic beyond a few points, where some arm or rare size would flatten all others."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    ends = [abs(end) for b in curve for end in (b.gain, b.gain_low, b.gain_high)]
+    most = max((100 * end for end in ends if math.isfinite(end)), default=0.0)
+    if most <= 3 * EVEN:
+        return
+    axes.set_yscale("symlog", linthresh=EVEN)
+    steps = [step for step in (2, EVEN, 10, 20, 50, 100) if step <= 2 * most]
+    axes.yaxis.set_major_locator(FixedLocator([-step for step in reversed(steps)] + [0, *steps]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _gain_band(
@@ -196,48 +190,6 @@ def _counts(axes: "Axes", curve: list[BinView]) -> None:
 
 def _upper_end(view: BinView) -> float:
     return 2 * max(view.low_px, 1) if math.isinf(view.high_px) else view.high_px
-
-
-def _cost(study: StudyView, styles: dict[str, Style]) -> "Figure":
-    """What a point of AP costs in time."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    figure = new_figure(9.2, 3.8)
-    axes = figure.subplots()
-    dress(axes, x="time per picture (ms, logarithmic)", y="AP (%)")
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))  # even within a decade
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.margins(x=0.15, y=0.2)
-    places = [
-        (arm, (1000 * arm.seconds_per_picture, 100 * arm.metrics["AP"]))
-        for arm in study.arms
-        if _has_cost(arm.seconds_per_picture, arm.metrics.get("AP"))
-    ]
-    to_be_had = [where for arm, where in places if not arm.ceiling]
-    axes.step(*_frontier(to_be_had), where="post", color=FAINT, linewidth=1.2)
-    for rank, (arm, where) in enumerate(sorted(places, key=lambda place: place[1])):
-        colour, marker = styles[arm.name]
-        axes.plot(*where, marker=marker, color=colour, markersize=10, linestyle="none")
-        axes.annotate(
-            arm.label, where, xytext=(9, -14 if rank % 2 else 5),  # neighbours do not collide
-            textcoords="offset points", color=INK, fontsize=9.5,
-        )  # fmt: skip
-    return figure
-
-
-def _frontier(places: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Corners of Pareto's frontier: what nothing that is as fast beats."""
-    if not places:
-        return [], []
-    best: list[tuple[float, float]] = []
-    for place in sorted(places, key=lambda p: (p[0], -p[1])):
-        if not best or place[1] > best[-1][1]:
-            best.append(place)
-    # a line to the slowest arm shows which arms lie below it
-    best.append((max(seconds for seconds, _ in places), best[-1][1]))
-    return [seconds for seconds, _ in best], [ap for _, ap in best]
 
 
 def _precision(study: StudyView, styles: dict[str, Style]) -> "Figure":

@@ -1,5 +1,6 @@
 """The verdict says in one sentence what a study found, and no more."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,11 +19,11 @@ def gain(arm, metric, difference, low, high):
     )  # fmt: skip
 
 
-def study(gains, *, finetuned=None, oracle=False, seen=None):
+def study(gains, *, finetuned=None, oracle=False, seen=None, same_time=()):
     arms = [SimpleNamespace(name=name, spec=spec) for name, spec in SPECS.items()]
     return Findings(
         "title", SimpleNamespace(), SimpleNamespace(oracle=oracle), arms,
-        Measures(gains, [], {}, {}), SimpleNamespace(), "bicubic", {}, {}, {},
+        Measures(gains, [], {}, {}, list(same_time)), SimpleNamespace(), "bicubic", {}, {}, {},
         seen=seen or {}, finetuned=finetuned,
     )  # fmt: skip
 
@@ -59,6 +60,20 @@ def test_the_detector_that_learnt_from_an_arm_speaks_in_a_sentence_of_its_own():
     assert (
         " With detectors that learnt from each arm's pictures: in AP a -2.0 (-3.0 to -1.0) hurts."
     ) in said
+
+
+def test_what_a_larger_picture_does_in_the_same_time_comes_last():
+    rivals = [
+        replace(gain(arm, "AP", *numbers), reference="larger")
+        for arm, numbers in (("a", (0.02, 0.01, 0.03)), ("none", (0.05, 0.04, 0.06)))
+    ]
+    small = replace(gain("a", "AP_small", 0.1, 0.05, 0.2), reference="larger")
+    ceiling = gain("original", "AP", 0.04, 0.02, 0.06)
+    said = verdict(study([*UNSURE, ceiling], same_time=[*rivals, small]))
+    assert said.endswith(
+        "points of AP or more. Against the whole picture, enlarged by bicubic to take as long: a "
+        "+2.0 (+1.0 to +3.0) helps."
+    )
 
 
 def test_bounds_and_pictures_that_were_learnt_from_come_first():

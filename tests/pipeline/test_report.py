@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import itertools
 import math
 import re
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image, ImageColor
 from rich.console import Console
 
@@ -267,6 +269,33 @@ def test_eight_arms_beside_the_reference_have_eight_colours(study):
     arms = [_arm(f"{n}", f"{n}", 0.3) for n in range(8)]
     styles = arm_styles(dataclasses.replace(study, arms=[study.arms[0], *arms], gains=[], curve=[]))
     assert len({colour for colour, _ in styles.values()}) == 9
+
+
+def test_labels_of_arms_that_cost_and_score_alike_hide_neither_each_other_nor_a_marker(study):
+    near = [
+        dataclasses.replace(study.arms[0], name=f"an arm {n}", label=f"an arm {n}",
+                metrics={"AP": 0.1 + 0.0005 * n}, seconds_per_picture=0.5 + 0.01 * n)
+        for n in range(5)
+    ]  # fmt: skip
+    figure = plots(dataclasses.replace(study, arms=[*study.arms, *near]))["cost"]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [text for text in figure.axes[0].texts if text.get_text().startswith("an arm")]
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
+    assert len(boxes) == 5
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_a_rare_size_with_a_wide_interval_does_not_flatten_the_others(study):
+    even = plots(study)["gain_by_size"].axes[0]
+    assert even.get_yscale() == "linear"
+    wild = dataclasses.replace(
+        study.curve[0], low_px=96, high_px=math.inf, gain_low=-0.6, gain_high=0.3
+    )
+    bent = plots(dataclasses.replace(study, curve=[*study.curve, wild]))["gain_by_size"].axes[0]
+    assert bent.get_yscale() == "symlog"
+    low, high, middle = bent.transData.transform([(8, -60), (8, 5), (8, 0)])[:, 1]
+    assert (high - middle) > (middle - low) / 4
 
 
 def test_a_verdict_of_many_arms_is_set_smaller(study, tmp_path):
