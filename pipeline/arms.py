@@ -14,6 +14,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from detection.phase import centre_shift
 from pipeline.registered import is_registered, short_name
 from pipeline.upscalers import KERNELS, Upscaler, bicubic, network_files, open_upscaler
+from pipeline.world import best_device
 from sr_module.catalogue import trained
 
 Form = Literal["native", "synthetic"]
@@ -172,7 +173,7 @@ def open_arm(spec: str, scale: int, *, bf16: bool) -> Upscaler | None:
     """
     if spec in UNENLARGED or is_larger(spec):
         return None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     if spec == SHARPENED:
         return Upscaler(SHARPENED, scale, 0, lambda lr: sharpened(lr.to(device), scale))
     return open_upscaler(spec, scale=scale, precision="bf16" if bf16 else "fp32", onto=device)

@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from detection.boxes import Detector
 from detection.detectors import load_detector
 from detection.windows import coverage
@@ -53,7 +51,7 @@ from pipeline.study_settings import Join, Merging, Statistics, Windows
 from pipeline.study_start import check_study, first_finds, lay_splits, learners_seen, ray_spread
 from pipeline.task_driven import task_driven
 from pipeline.tracking import Run
-from pipeline.world import best_precision
+from pipeline.world import best_device, best_precision
 from sr_module.degrade import AnyDegradation, Degradation
 
 
@@ -178,9 +176,10 @@ def detect(
     draw = partial(set_aside, share=calibrate_on, seed=statistics.seed, groups=groups)
     aside = draw if calibrate_on else None
     check_study(
-        pictures, windows, aside, max_detections=max_detections, tune_merge=tune_merge
+        pictures, windows, aside, specs=specs, detector=detector, max_detections=max_detections,
+        tune_merge=tune_merge,
     )  # fmt: skip
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     bf16 = best_precision("auto").startswith("bf16")
     open_detector = partial(
         load_detector, categories=pictures.truth.categories, weights=detector_weights,

@@ -15,8 +15,6 @@ from json import dumps
 from pathlib import Path
 from re import sub
 
-import torch
-
 from pipeline import tracking
 from pipeline.candidates import (
     Candidate,
@@ -46,6 +44,7 @@ from pipeline.scoring import (
 )
 from pipeline.truth import DataSet, Truth, open_sets, picture_truths, split_name
 from pipeline.upscalers import Precision, Upscaler, of_pictures
+from pipeline.world import best_device
 
 _WARM_UP = 64
 """Low-resolution side of the first, uncounted piece."""
@@ -134,7 +133,7 @@ def evaluate(
     ]
     rows += [_folder(word, sets) for word in sr or []]
     _check(rows, ensemble=ensemble, save=save)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or best_device()
     wanted = metrics or USUAL[protocol]
     measures = columns(wanted, protocol, factor, settings=perceptual, device=device)
     models = _score_all(rows, sets, measures, reader, save=save)

@@ -1,15 +1,17 @@
 """A finished study, and what it says in a sentence."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from detection.errors import Transitions, hallucinations_per_megapixel, transitions
 from detection.gain import Gain
 from detection.windows import Coverage, WindowPlan
 from pipeline.arms import ORIGINAL, is_control
 from pipeline.larger import Zoom
-from pipeline.measures import Measures
+from pipeline.measures import ERROR_BINS, Measures
 from pipeline.report import CurveView
 from pipeline.study import ArmResult, Pictures
 from pipeline.upscalers import Upscaler
@@ -45,6 +47,28 @@ class Findings:
     def networks(self) -> list[str]:
         """Names of the arms that are super-resolution."""
         return [arm.name for arm in self.arms if not is_control(arm.spec)]
+
+    @functools.cached_property
+    def changes(self) -> dict[str, list[Transitions]]:
+        """Arm to what became of the objects of each size, against the reference."""
+        by_name = {arm.name: arm.found for arm in self.arms}
+        base = by_name.pop(self.reference)
+        return {
+            name: transitions(
+                self.pictures.truth, base, found, bins=ERROR_BINS, score=SHOWN_SCORE
+            )
+            for name, found in by_name.items()
+        }  # fmt: skip
+
+    @functools.cached_property
+    def invented(self) -> dict[str, float]:
+        """Arm, the reference included, to boxes a megapixel where there is nothing."""
+        return {
+            arm.name: hallucinations_per_megapixel(
+                self.pictures.truth, arm.found, score=SHOWN_SCORE
+            )
+            for arm in self.arms
+        }  # fmt: skip
 
     @property
     def gains(self) -> list[Gain]:

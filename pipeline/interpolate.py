@@ -19,7 +19,6 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
 
 from pipeline import tracking
@@ -33,6 +32,7 @@ from pipeline.score_table import print_tables
 from pipeline.scoring import Evaluated
 from pipeline.truth import open_sets
 from pipeline.upscalers import Precision, as_upscaler, network_file
+from pipeline.world import best_device
 from sr_module.checkpoint import load_net, read_provenance, save_net
 from sr_module.interpolation import interpolate as mix
 
@@ -114,7 +114,7 @@ def interpolate(
         number = "1 network" if len(written) == 1 else f"{len(written)} networks"
         console.print(f"{number} written to {out}", highlight=False, soft_wrap=True)
         return Interpolated(written, [Step("networks", share) for share in alphas], None)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or best_device()
     wanted = metrics or _usual(perceptual)
     measures = columns(wanted, "matlab-y", ends.psnr.scale, settings=perceptual, device=device)
     axes = _axis(measures, _DISTORTION), _axis(measures, _PERCEPTION)

@@ -135,6 +135,10 @@ def described(result: ArmResult) -> dict[str, Any]:
     }
     if result.others:
         rows["trainings"] = [evaluation.metrics for evaluation in result.evaluations]
+    if result.trust:  # expected calibration errors, before and after
+        rows["calibration_error"] = {
+            source: [before.ece, after.ece] for source, (before, after) in result.trust.items()
+        }
     if result.merge is not None:
         rows["merge"] = str(result.merge.best)
     return rows

@@ -14,6 +14,7 @@ from pipeline.pictures import read_picture, to_float, write_picture
 from pipeline.places import places_for
 from pipeline.progress import bar, console
 from pipeline.upscalers import network_file
+from pipeline.world import best_device
 from sr_module.checkpoint import load_net
 
 
@@ -55,7 +56,7 @@ def sample(
     if count < 1:
         raise ValueError(f"--count {count}: 1 or more pictures of each")
     net = load_net(network_file(model))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or best_device()
     net.to(device)
     places = places_for(pictures, out, "png")
     random = torch.Generator(device).manual_seed(seed)

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor
 
 from detection.boxes import Detections
@@ -30,7 +29,7 @@ from pipeline.registered import NET
 from pipeline.study import Pictures
 from pipeline.study_settings import Join, Merging, Windows
 from pipeline.upscalers import Upscaler, open_upscaler
-from pipeline.world import best_precision
+from pipeline.world import best_device, best_precision
 
 LIMIT = "SRDET_SERVE_MAX_PIXELS"
 """Environment variable: the largest picture taken, before it is enlarged."""
@@ -91,7 +90,7 @@ class Detecting:
             detector,
             categories=self._categories,
             weights=settings["weights"],
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=best_device(),
             bf16=bf16,
         )
         self._one_at_a_time = threading.Lock()

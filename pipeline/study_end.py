@@ -59,6 +59,7 @@ def conclude(run: Run, study: Findings, out: Path) -> Path:
         key = f"gain/{gain.arm}/{gain.metric}"
         values = {key: gain.difference, f"{key}_ci_lo": gain.low, f"{key}_ci_hi": gain.high}
         run.metrics({k: v for k, v in values.items() if not math.isnan(v)})
+    run.metrics({f"hallucinations/{name}": value for name, value in study.invented.items()})
     for gain in study.measures.same_time:
         if not math.isnan(gain.difference):
             run.metrics({f"same_time/{gain.arm}/{gain.metric}": gain.difference})
@@ -92,6 +93,8 @@ def _measured(study: Findings) -> dict[str, Any]:
     return {
         "arms": {arm.name: described(arm) for arm in study.arms},
         "gains": [_gain_row(gain) for gain in study.gains],
+        "objects": {name: [asdict(row) for row in rows] for name, rows in study.changes.items()},
+        "hallucinations_per_megapixel": study.invented,
         "same_time": [_gain_row(gain) for gain in measures.same_time],
         "tests": [asdict(test) for test in measures.tests],
         "errors": {name: asdict(errors) for name, errors in measures.errors.items()},

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detection.errors import found_objects
 from detection.sanity import check_perfect
-from pipeline.arms import weights_of
+from pipeline.arms import is_larger, weights_of
 from pipeline.fingerprints import fingerprint, seen_before
 from pipeline.pictures import read_picture
 from pipeline.plans import plan_windows
@@ -29,6 +29,8 @@ def check_study(
     windows: Windows,
     aside: Aside | None,
     *,
+    specs: Mapping[str, str],
+    detector: str,
     max_detections: int,
     tune_merge: bool,
 ) -> None:
@@ -36,10 +38,17 @@ def check_study(
 
     Raises:
         ValueError: the truth as detections does not score 1.0, windows cut given pixels, too few
-            pictures are set aside, or a merge is to be tuned on none.
+            pictures are set aside, a merge is to be tuned on none, or pictures are to be enlarged
+            for a detector that makes all equally large.
     """
     check_perfect(pictures.truth, max_detections=max_detections)
     _check_windows(windows, pictures)
+    larger = [name for name, spec in specs.items() if is_larger(spec)]
+    if larger and Path(detector).suffix == ".onnx":
+        raise ValueError(
+            f"arm '{larger[0]}' enlarges whole pictures, and {Path(detector).name} resizes to its "
+            f"own input whatever it is given: it would see no more of them; leave the arm out"
+        )
     if aside is not None:
         aside([picture.id for picture in pictures.truth.images])
     elif tune_merge:

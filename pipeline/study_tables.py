@@ -175,11 +175,12 @@ def larger_table(
     by_name = {arm.name: arm for arm in arms}
     return TableView(
         "The whole picture at larger input",
-        "Enlarged by bicubic, without windows: by as many pixels as the windows have, by a factor "
-        "that was given, or until it takes as long as an arm, which both were timed for in turn on "
-        "a few pictures before the study. The gains are that arm's over the larger picture.",
+        "Enlarged by bicubic, without windows: to as many pixels as the windows have, by a factor "
+        "that was given, or until it takes as long as an arm. For that both were timed in turn on "
+        "a few pictures before the study; what they took in it depends on what else ran. Where "
+        "that arm loses against it, its time is better spent on a larger picture.",
         ("arm", "enlarged", "to take as long as", "timed, ms", "in the study, ms", "AP",
-         "gain of the other in AP", "in AP_small"),
+         "that arm's gain over it in AP", "in AP_small"),
         tuple(
             (
                 name,

@@ -6,9 +6,7 @@ from typing import Any
 
 from detection.coco import BINS, bin_name
 from detection.errors import (
-    Transitions,
     false_positives_per_megapixel,
-    hallucinations_per_megapixel,
     transitions,
 )
 from detection.precision_recall import precision_curve
@@ -16,7 +14,6 @@ from detection.tide import KINDS
 from detection.windows import Coverage
 from pipeline.arms import ORIGINAL, shift_warnings
 from pipeline.findings import SHOWN_SCORE, Findings, verdict
-from pipeline.measures import ERROR_BINS
 from pipeline.report import (
     ArmView,
     BinView,
@@ -92,22 +89,6 @@ def _seen_warnings(study: Findings) -> list[str]:
     ]
 
 
-def _changes(study: Findings) -> tuple[dict[str, list[Transitions]], dict[str, float]]:
-    """What became of the objects of every arm by size, and what every arm invented."""
-    truth = study.pictures.truth
-    by_name = {arm.name: arm for arm in study.arms}
-    base = by_name.pop(study.reference).found
-    rows = {
-        name: transitions(truth, base, arm.found, bins=ERROR_BINS, score=SHOWN_SCORE)
-        for name, arm in by_name.items()
-    }
-    invented = {
-        arm.name: hallucinations_per_megapixel(truth, arm.found, score=SHOWN_SCORE)
-        for arm in study.arms
-    }
-    return rows, invented
-
-
 def _listed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with lists as a person writes them."""
     return {
@@ -118,7 +99,7 @@ def _listed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tables(study: Findings) -> list[TableView]:
     tables = study_tables(study.measures, study.moved, reference=study.reference)
-    tables.append(objects_table(*_changes(study)))
+    tables.append(objects_table(study.changes, study.invented))
     if study.larger:
         tables.insert(0, larger_table(study.arms, study.measures, study.larger))
     if study.finetuned is not None:

@@ -26,6 +26,7 @@ from pipeline.progress import bar, console
 from pipeline.raster import Raster, open_raster
 from pipeline.upscale_clips import Limits, enlarge_clips, parted, places_of_videos
 from pipeline.upscalers import Precision, Upscaler, bicubic, of_pictures, open_upscaler
+from pipeline.world import best_device
 from sr_module.upscale import best_tile, count_parts, upscale_parts
 
 logger = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ def _survey(
     """
     jobs: list[Job] = []
     told: dict[str, list[Path]] = {}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     for path, place in places.items():
         try:
             raster = open_raster(path, max_pixels=max_pixels)

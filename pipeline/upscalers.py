@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.registered import is_registered, network_of
-from pipeline.world import best_precision
+from pipeline.world import best_device, best_precision
 from sr_module.catalogue import trained
 from sr_module.checkpoint import load_net
 from sr_module.export import load_onnx
@@ -182,7 +182,7 @@ def as_upscaler(
     onto: str = "cpu",
 ) -> Upscaler:
     """A network, moved to its device, as an enlargement; the arguments of ``open_upscaler``."""
-    net.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    net.to(device or best_device())
     parameters = sum(p.numel() for p in net.parameters())
     return _from_net(net, name, parameters, tile, _decided(precision, device), onto)
 

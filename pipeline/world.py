@@ -135,6 +135,13 @@ def best_precision(accelerator: str) -> str:
     return "bf16-mixed" if cpu_has_bf16() else "32-true"
 
 
+def best_device() -> str:
+    """Where a network or detector computes if nobody says: on a GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16: with matrix units (AMX), or with vectors (AVX-512 BF16).
 

@@ -69,8 +69,8 @@ def _beside(
     for (x, y), (arm, _) in zip(points, places, strict=True):
         wide = 0.6 * LABEL * len(arm.label)
         options = [
-            ((side * (10 if abs(up) < 8 else 4), up), "left" if side > 0 else "right")
-            for up in (0, 11, -11, 22, -22, 33, -33)
+            ((side * (10 if up == 0 else 6), up), "left" if side > 0 else "right")
+            for up in (9, -9, 0, 20, -20, 31, -31)
             for side in (1, -1)
         ]
         boxes = [_label_box(x, y, wide, offset, align) for offset, align in options]

@@ -135,10 +135,11 @@ def _gain_by_size(study: StudyView, curve: list[BinView], styles: dict[str, Styl
     dress(lower, x="object size: square root of the box area (px of the original)", y="objects")
     upper.axhline(0, color=INK, linewidth=1)
     arms = list(dict.fromkeys(b.arm for b in curve))
+    faint = min(0.15, 0.6 / len(arms))  # bands of many arms would hide their lines
     for index, arm in enumerate(arms):
         bins = sorted((b for b in curve if b.arm == arm), key=lambda b: b.low_px)
         aside = 2 ** (0.06 * (index - (len(arms) - 1) / 2))  # so that bars do not hide each other
-        _gain_band(upper, bins, aside=aside, label=study.label(arm), style=styles[arm])
+        _gain_band(upper, bins, aside=aside, label=study.label(arm), style=styles[arm], faint=faint)
     _bend(upper, curve)
     _counts(lower, curve)
     legend(upper)
@@ -161,12 +162,12 @@ def _bend(axes: "Axes", curve: list[BinView]) -> None:
 
 
 def _gain_band(
-    axes: "Axes", bins: list[BinView], *, aside: float, label: str, style: Style
+    axes: "Axes", bins: list[BinView], *, aside: float, label: str, style: Style, faint: float
 ) -> None:
     colour, marker = style
     middle = [aside * math.sqrt(max(b.low_px, 1) * _upper_end(b)) for b in bins]
     low, high = [100 * b.gain_low for b in bins], [100 * b.gain_high for b in bins]
-    axes.fill_between(middle, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(middle, low, high, color=colour, alpha=faint, linewidth=0)
     # Lines as well as the band: they still tell arms apart where bands overlap. A percentile
     # interval of a handful of pictures may leave its own estimate out, so it is no error bar.
     axes.vlines(middle, low, high, color=colour, linewidth=1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR")
 HEADLINE = ("AP", "AP_small")  # the page opens with the first of these that was measured
 
 

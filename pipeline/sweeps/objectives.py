@@ -18,7 +18,7 @@ from pipeline.sweeps.checks import LPIPS as LPIPS_KEY
 from pipeline.sweeps.checks import STUDIED
 from pipeline.sweeps.settings import GainStudy, Lpips
 from pipeline.upscalers import as_upscaler
-from pipeline.world import best_precision
+from pipeline.world import best_device, best_precision
 from sr_module.degrade import Degradation
 from sr_module.lpips import LPIPS
 from sr_module.training import Batch, SRTraining
@@ -109,7 +109,7 @@ def _bench(settings: GainStudy, scale: int) -> _Bench:
     detector = load_detector(
         settings.detector, categories=pictures.truth.categories,
         weights=settings.detector_weights,
-        device="cuda" if torch.cuda.is_available() else "cpu", bf16=_bf16(),
+        device=best_device(), bf16=_bf16(),
     )  # fmt: skip
     full = find_in_full(pictures, detector)
     split = Split(pictures, plan_windows(pictures, settings.windows, full.found), full)

@@ -89,6 +89,15 @@ def test_a_study_leaves_report_numbers_windows_detections_and_nested_runs(scene)
     assert {test["metric"] for test in numbers["tests"]} == {"AP", "AP_small"}
     assert set(numbers["errors"]) == {"none", "sr", "original"}
     assert set(numbers["shift"]) == {"sr", "bicubic"}
+    assert all(
+        row["found"] + row["lost"] + row["both"] + row["neither"] == row["objects"]
+        for row in numbers["objects"]["sr"]
+    )
+    assert sum(row["objects"] for row in numbers["objects"]["sr"]) == 6
+    invented = numbers["hallucinations_per_megapixel"]
+    assert set(invented) == set(numbers["arms"])
+    assert study.data.metrics["hallucinations/sr"] == pytest.approx(invented["sr"])
+    assert '<th scope="col">AR</th>' in page
     for heading in ("Gain or luck", "AP by AI-TOD&#39;s sizes", "Kinds of error", "Alignment"):
         assert f"<h2>{heading}</h2>" in page, heading
     assert "report.html" in {item.path for item in client.list_artifacts(study.info.run_id)}
@@ -128,6 +137,7 @@ def test_every_control_arm_and_an_oracle_have_a_study_that_is_marked(scene, caps
     assert numbers["upper_bound"]
     assert set(numbers["arms"]) == {"crops", "sharpened", "lanczos", "sr", "bicubic"}
     assert numbers["settings"]["merge"]["kind"] == "wbf"
+    assert set(numbers["arms"]["sr"]["calibration_error"]) == {"windows", "whole picture"}
     assert numbers["settings"]["pictures"] == 3
     assert len(load_truth(scene / "study").images) == 2
     page = (scene / "study" / "report.html").read_text()
@@ -156,6 +166,11 @@ def test_settings_of_a_study_can_stand_in_a_file(scene):
         (("--arms", "sr=a.safetensors"), "a.safetensors"),
         (("--arms", "nearest", "nearest"), "arm 'nearest' is there twice"),
         (("--arms", "original", "--protocol", "native"), "synthetic protocol only"),
+        (
+            ("--arms", "larger", "--detector", "nano.onnx"),
+            "nano.onnx resizes to its own input whatever",
+        ),
+        (("--arms", "larger:sr"), "takes as long as arm 'sr', and there is none of that name"),
         (("--arms", "bicubic", "--windows.size", "66"), "reduction 4; choose 64"),
         (("--arms", "bicubic", "--window.size", "64"), "window.size"),
         (("--arms", "bicubic", "--merge.kind", "nmw"), "soft_nms_linear"),

@@ -173,3 +173,9 @@ def test_training_leaves_a_core_to_each_reader_and_takes_them_back(monkeypatch):
         with cores_shared_with(readers):
             pass
     assert taken == [8, 6, 8, 1, 8]
+
+
+@pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
+def test_where_nobody_says_a_gpu_computes_if_there_is_one(monkeypatch, there, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert world.best_device() == device
