@@ -19,10 +19,12 @@ from sr_module.export import load_onnx
 from sr_module.interpolation import interpolate
 from sr_module.net import SRNet
 from sr_module.resize import imresize
-from sr_module.upscale import upscale
+from sr_module.upscale import Precision as Decided
+from sr_module.upscale import check_precision, upscale
 
-Precision = Literal["auto", "fp32", "bf16"]
-"""``auto``: bf16 where the hardware multiplies it natively, else fp32."""
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+"""``auto``: bf16 where the hardware multiplies it natively, else fp32. ``int8``: most of a network
+that has it in 8-bit integers, on CPUs that multiply them."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ def open_upscaler(
         onto: device that holds what was enlarged, and on which kernels work.
 
     Raises:
-        ValueError: no scale for a kernel, or one that the network does not serve.
+        ValueError: no scale for a kernel, or one that the network does not serve; a precision that
+            cannot be had.
         FileNotFoundError: no kernel, no trained network and no file.
     """
     if model in KERNELS:
@@ -181,10 +184,17 @@ def as_upscaler(
     tile: int | None = None,
     onto: str = "cpu",
 ) -> Upscaler:
-    """A network, moved to its device, as an enlargement; the arguments of ``open_upscaler``."""
-    net.to(device or best_device())
+    """A network, moved to its device, as an enlargement; the arguments of ``open_upscaler``.
+
+    Raises:
+        ValueError: a precision that the network, the device or this processor lacks.
+    """
+    place = device or best_device()
+    decided = _decided(precision, device)
+    check_precision(net, decided, place)
+    net.to(place)
     parameters = sum(p.numel() for p in net.parameters())
-    return _from_net(net, name, parameters, tile, _decided(precision, device), onto)
+    return _from_net(net, name, parameters, tile, decided, onto)
 
 
 def _parts(model: str) -> dict[str, str]:
@@ -220,7 +230,7 @@ def _exported(
     net = load_onnx(path, device=device)
     if scale not in (None, net.scale):
         raise ValueError(f"{path}: this network enlarges {net.scale} times, not {scale} times")
-    if precision == "bf16":
+    if precision in ("bf16", "int8"):
         raise ValueError(f"{path} computes in fp32, as it was exported; leave --precision out")
     return _from_net(net, _name(path), net.parameter_count, tile, "fp32", onto)
 
@@ -230,7 +240,7 @@ def _from_net(
     name: str,
     parameters: int,
     tile: int | None,
-    precision: Literal["fp32", "bf16"],
+    precision: Decided,
     onto: str,
 ) -> Upscaler:
     return Upscaler(
@@ -244,7 +254,7 @@ def _from_net(
     )
 
 
-def _decided(precision: Precision, device: str | None) -> Literal["fp32", "bf16"]:
+def _decided(precision: Precision, device: str | None) -> Decided:
     if precision != "auto":
         return precision
     accelerator = torch.device(device).type if device else "auto"

@@ -35,6 +35,9 @@ class SRNet(nn.Module):
     serves: tuple[int, ...] = ()
     """Every scale that these very weights are made for; empty where that is ``scale`` alone."""
 
+    has_int8: ClassVar[bool] = False
+    """Whether ``prepared`` knows how to compute in 8-bit integers."""
+
     rests: bool = False
     """Whether some of its parameters take no part in some training steps."""
 
@@ -54,6 +57,7 @@ class SRNet(nn.Module):
         """``forward`` as it is fastest on a CPU in ``dtype``, for many pictures without gradients.
 
         It keeps the weights that it was made from. Networks that know no faster way are their own.
+        int8 is asked for only where the network has it.
         """
         return self
 

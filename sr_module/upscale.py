@@ -15,8 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sr_module.archs import ARCHS
+from sr_module.archs.quantised import can_quantise
 from sr_module.net import SRNet
 
+Precision = Literal["fp32", "bf16", "int8"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 _SMALLEST = 32
 """Tiles are not halved below this; context would outweigh them."""
 _NARROW = 24
@@ -46,7 +51,7 @@ def upscale(
     *,
     tile: int | None = None,
     device: torch.device | str | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
     onto: torch.device | str = "cpu",
 ) -> Tensor:
@@ -59,7 +64,8 @@ def upscale(
         tile: side of the tiles in low-resolution pixels, halved as often as memory demands. None
             chooses by size and device (``best_tile``).
         device: where to compute; the network moves there and stays. None leaves it where it is.
-        precision: ``bf16`` runs the network in bfloat16 under autocast.
+        precision: ``bf16`` runs the network in bfloat16 under autocast; ``int8`` most of it in
+            8-bit integers, for networks that have it, on CPUs that multiply them.
         progress: called with the tiles done and the tiles in all, after each tile.
         onto: device that holds the output. For small pictures that something else on the
             accelerator looks at next, the accelerator.
@@ -69,20 +75,21 @@ def upscale(
         channels-last layout.
 
     Raises:
-        ValueError: a picture of another shape, type or range, or with NaN; an unknown precision.
+        ValueError: a picture of another shape, type or range, or with NaN; a precision that is
+            unknown, or not to be had here.
         FloatingPointError: the network's output is NaN or infinite somewhere.
         MemoryError: even the smallest tile does not fit the accelerator.
     """
-    _check(net, image, tile, precision)
+    _check(net, image, tile)
     single = image.ndim == (3 if net.frames == 1 else 4)
     batch = image.unsqueeze(0) if single else image
     device = torch.device(device) if device is not None else _device_of(net)
+    check_precision(net, precision, device)
     net.to(device).to(memory_format=torch.channels_last)
     height, width = batch.shape[-2:]
     tile = tile or best_tile(height, width, device, overlap=net.overlap)
     with _evaluating(net), torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        run = _on_processor(net, dtype) if device.type == "cpu" else net
+        run = _on_processor(net, _DTYPES[precision]) if device.type == "cpu" else net
         sr = _upscale_within_memory(net, run, batch, tile, device, progress, onto)
     return sr[0] if single else sr
 
@@ -139,7 +146,30 @@ def count_parts(size: tuple[int, int], tile: int, multiple_of: int = 1) -> int:
     return len(_tiles(size, tile, 0, multiple_of))
 
 
-def _check(net: SRNet, image: Tensor, tile: int | None, precision: str) -> None:
+def check_precision(net: SRNet, precision: str, device: torch.device | str) -> None:
+    """Refuses a precision that cannot be had.
+
+    Raises:
+        ValueError: it is unknown, or the network, the device or this processor lacks it.
+    """
+    if precision not in _DTYPES:
+        raise ValueError(f"unknown precision {precision!r}; choose from: {', '.join(_DTYPES)}")
+    if precision != "int8":
+        return
+    name, instead = net.arch or type(net).__name__, "choose fp32 or bf16"
+    if not net.has_int8:
+        able = ", ".join(arch for arch, kind in ARCHS.items() if kind.has_int8)
+        raise ValueError(f"{name} does not compute in int8, only {able} do; {instead}")
+    if torch.device(device).type != "cpu":
+        raise ValueError(f"int8 is for CPUs, {name} is to run on {device}; {instead}")
+    if not can_quantise():
+        raise ValueError(
+            f"int8 needs a processor that multiplies 8-bit integers (AVX-512 VNNI) and torch with "
+            f"oneDNN; {instead}"
+        )
+
+
+def _check(net: SRNet, image: Tensor, tile: int | None) -> None:
     core = "C, H, W" if net.frames == 1 else f"{net.frames}, C, H, W"
     rank = 3 if net.frames == 1 else 4
     if (
@@ -161,8 +191,6 @@ def _check(net: SRNet, image: Tensor, tile: int | None, precision: str) -> None:
         raise ValueError(f"upscale takes values in [0, 1], got {low:g} to {high:g}")
     if tile is not None and tile < 1:
         raise ValueError(f"tile must be at least 1 pixel, got {tile}")
-    if precision not in ("fp32", "bf16"):
-        raise ValueError(f"unknown precision {precision!r}; choose from: fp32, bf16")
 
 
 def _device_of(net: SRNet) -> torch.device:

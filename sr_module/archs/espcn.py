@@ -19,6 +19,7 @@ class ESPCN(StackNet):
     """ESPCN with tanh, the paper's better activation."""
 
     scales = (2, 3, 4, 8)
+    has_int8 = True
 
     def __init__(self, scale: int, *, features: int = 64, mapping: int = 32) -> None:
         super().__init__()

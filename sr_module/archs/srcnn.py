@@ -19,6 +19,7 @@ class SRCNN(StackNet):
     """SRCNN 9-1-5 by default."""
 
     enlarges_first = True
+    has_int8 = True
 
     def __init__(
         self, scale: int, *, features: int = 64, mapping: int = 32, middle: int = 1

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sr_module.archs.luma import LumaNet, enlarge, enlarge_around, luma
 from sr_module.archs.packed import Convolution, Packed, can_pack, shuffled
+from sr_module.archs.quantised import quantised
 
 
 class Stack(NamedTuple):
@@ -33,8 +34,14 @@ class Stack(NamedTuple):
 
     def packed(self, dtype: torch.dtype) -> "Stack":
         """The same, for inference."""
-        layers = [Packed(x, dtype) if isinstance(x, Convolution) else x for x in self.layers]
-        return self._replace(layers=tuple(layers))
+        return self._replace(layers=tuple(Packed(layer, dtype) for layer in self._convolutions()))
+
+    def quantised(self, *, enlarged: bool) -> "Stack":
+        """The same in 8-bit integers, for inference on luma, a picture's or its enlargement's."""
+        return self._replace(layers=quantised(self._convolutions(), enlarged=enlarged))
+
+    def _convolutions(self) -> list[Convolution]:
+        return [layer for layer in self.layers if isinstance(layer, Convolution)]
 
 
 def stack(layers: list[Convolution], *, factor: int = 1) -> Stack:
@@ -84,9 +91,12 @@ class StackNet(LumaNet):
 
     def prepared(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """``forward`` on a CPU with everything prepared that does not depend on the picture."""
-        if not can_pack(dtype):
+        if dtype == torch.int8:
+            stack = self.stack().quantised(enlarged=self.enlarges_first)
+        elif can_pack(dtype):
+            stack = self.stack().packed(dtype)
+        else:
             return self
-        stack = self.stack().packed(dtype)
 
         def run(lr: Tensor) -> Tensor:
             if self.enlarges_first:

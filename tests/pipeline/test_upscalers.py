@@ -9,6 +9,7 @@ import pipeline.world
 import sr_module.catalogue
 from pipeline.upscalers import KERNELS, open_upscaler
 from sr_module.archs import build
+from sr_module.archs.quantised import can_quantise
 from sr_module.checkpoint import load_net, save_net
 from sr_module.export import to_onnx
 from sr_module.resize import imresize
@@ -144,8 +145,23 @@ def test_an_exported_network_opens_like_its_weights(network, tmp_path):
     assert told[0] == told[1]
     with pytest.raises(ValueError, match="this network enlarges 2 times, not 3 times"):
         open_upscaler(str(path), scale=3)
-    with pytest.raises(ValueError, match="computes in fp32, as it was exported"):
-        open_upscaler(str(path), precision="bf16")
+    for precision in ("bf16", "int8"):
+        with pytest.raises(ValueError, match="computes in fp32, as it was exported"):
+            open_upscaler(str(path), precision=precision)
+
+
+def test_int8_is_refused_when_the_network_is_opened(network, tmp_path):
+    with pytest.raises(ValueError, match=r"msrresnet does not compute in int8"):
+        open_upscaler(str(network), device="cpu", precision="int8")
+
+
+@pytest.mark.skipif(not can_quantise(), reason="this CPU or torch has no 8-bit products")
+def test_a_network_in_8_bits_gives_nearly_the_same():
+    lr = torch.rand(1, 3, 40, 50)
+    exact = open_upscaler("espcn_x4", device="cpu")(lr)
+    rough = open_upscaler("espcn_x4", device="cpu", precision="int8")(lr)
+    assert 0 < float((rough - exact).abs().max()) < 0.1  # noise of full contrast
+    assert float((rough - exact).square().mean().sqrt()) < 0.01
 
 
 def test_a_runs_network_bears_the_name_of_its_run(tmp_path):

@@ -204,5 +204,5 @@ def test_unfit_pictures_are_refused(image: Tensor, said: str):
 def test_unfit_settings_are_refused():
     with pytest.raises(ValueError, match="tile must be at least 1"):
         upscale(Nearest(), torch.zeros(3, 8, 8), tile=0)
-    with pytest.raises(ValueError, match="unknown precision 'fp16'; choose from: fp32, bf16"):
+    with pytest.raises(ValueError, match="unknown precision 'fp16'; choose from: fp32, bf16, int8"):
         upscale(Nearest(), torch.zeros(3, 8, 8), precision="fp16")
