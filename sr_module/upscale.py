@@ -71,8 +71,8 @@ def upscale(
             accelerator looks at next, the accelerator.
 
     Returns:
-        ``(C, scale * H, scale * W)``, or with the leading B, float32 in [0, 1] on ``onto``, in
-        channels-last layout.
+        ``(C, scale * H, scale * W)``, or with the leading B, float32 in [0, 1] on ``onto``, in the
+        layout that the network's own outputs have.
 
     Raises:
         ValueError: a picture of another shape, type or range, or with NaN; a precision that is
@@ -257,9 +257,7 @@ def _upscale_tiles(
 ) -> Tensor:
     height, width = batch.shape[-2:]
     s = net.scale
-    shape = (len(batch), net.channels, s * height, s * width)
-    # channels last, as the networks' outputs are
-    sr = torch.empty(shape, device=onto, memory_format=torch.channels_last)
+    sr = torch.empty(0, device=onto)
     parts = upscale_parts(
         lambda lr: run(_on(device, lr)),
         lambda rows, columns: batch[..., rows, columns],
@@ -272,6 +270,11 @@ def _upscale_tiles(
     total = count_parts((height, width), tile, net.multiple_of)
     for done, (rows, columns, part) in enumerate(parts, 1):
         _check_finite(part)
+        if done == 1:  # in the layout that the network's outputs have
+            last = part.stride(1) == 1
+            layout = torch.channels_last if last else torch.contiguous_format
+            shape = (len(batch), net.channels, s * height, s * width)
+            sr = torch.empty(shape, device=onto, memory_format=layout)
         target = sr[..., s * rows.start : s * rows.stop, s * columns.start : s * columns.stop]
         target.copy_(part).clamp_(0, 1)
         if progress is not None:

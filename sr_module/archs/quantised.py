@@ -122,7 +122,7 @@ def _pair(
     if linear:
         value = value.clamp(min=0).where(torch.arange(len(value)) < len(value) - linear, value)
     made: tuple[Layer, ...] = (opened, Quantised(second, outputs, value))
-    return made if second.activation in _FUSED else (*made, _activation(second))
+    return made if second.activation in _FUSED else (*made, _Activation(second))
 
 
 class Unfolded:
@@ -223,6 +223,28 @@ class Quantised:
         return made if self.prelu is None else self.prelu(made)
 
 
+class _Activation:
+    """An activation alone: oneDNN's, behind a multiplication of each channel by one.
+
+    Three times as fast as torch's.
+    """
+
+    def __init__(self, layer: Convolution) -> None:
+        self.name, self.channels = layer.activation, len(layer.weight)
+        ones = torch.ones(self.channels, 1, 1, 1, dtype=torch.bfloat16)
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(
+            ones, [0, 0], [1, 1], [1, 1], self.channels
+        )
+        self.kept = ones  # the weight may be lent to oneDNN, not copied
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` bfloat16, channels last ``->`` the same."""
+        made: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, None, [0, 0], [1, 1], [1, 1], self.channels, self.name, [], ""
+        )
+        return made
+
+
 def _plain(layer: Convolution) -> Convolution:
     """The layer without gradients; integers could not show what is not a number."""
     weight, bias = layer.weight.detach().float(), layer.bias.detach().float()
@@ -276,10 +298,3 @@ def _scaled(layer: Convolution, factors: Tensor) -> Convolution:
     """The layer with its outputs multiplied by positive factors, which a PReLU lets pass."""
     weight = layer.weight * factors.view(-1, 1, 1, 1)
     return replace(layer, weight=weight, bias=layer.bias * factors)
-
-
-def _activation(layer: Convolution) -> Packed:
-    """The activation alone: oneDNN's behind a multiplication by one is twice as fast as torch's."""
-    count = len(layer.weight)
-    eye = torch.eye(count).view(count, count, 1, 1)
-    return Packed(Convolution(eye, torch.zeros(count), layer.activation), torch.bfloat16)
