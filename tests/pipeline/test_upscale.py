@@ -12,8 +12,9 @@ from pipeline import cli
 from pipeline.pictures import read_picture, to_float
 from pipeline.raster import open_raster, vips
 from pipeline.upscale import upscale
-from pipeline.upscalers import open_upscaler
+from pipeline.upscalers import Precision, open_upscaler
 from sr_module.archs import build
+from sr_module.archs.quantised import can_quantise
 from sr_module.checkpoint import save_net
 from sr_module.resize import imresize
 
@@ -268,22 +269,35 @@ def test_a_tile_is_at_least_a_pixel(photos, tmp_path, tile):
 
 
 @pytest.mark.real_data
-def test_bf16_is_within_a_fiftieth_of_fp32_and_a_tenth_of_a_decibel(real_data, tmp_path):
+def test_bf16_is_within_a_fiftieth_of_fp32_and_a_tenth_of_a_decibel(real_data):
+    check_closeness(str(real_data / "weights/realesr-animevideov3.pth"), "bf16", 0.02, real_data)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not can_quantise(), reason="this CPU or torch has no 8-bit products")
+@pytest.mark.parametrize(
+    ("model", "most"), [("srcnn_x4", 0.025), ("fsrcnn_x4", 0.035), ("espcn_x4", 0.02)]
+)
+def test_int8_is_close_to_fp32_and_within_a_tenth_of_a_decibel(real_data, model, most):
+    check_closeness(model, "int8", most, real_data)
+
+
+def check_closeness(model: str, precision: Precision, most: float, data: Path) -> None:
+    """On Set5: no value is ``most`` or more from fp32's, and PSNR no 0.1 dB."""
     from sr_module.metrics import matlab_y, psnr
 
-    model = str(real_data / "weights" / "realesr-animevideov3.pth")
-    low, high = real_data / "sr/Set5/LR_matlab_x4", real_data / "sr/Set5/HR"
+    low, high = data / "sr/Set5/LR_matlab_x4", data / "sr/Set5/HR"
     lrs = [to_float(read_picture(path))[None] for path in sorted(low.iterdir())]
     hrs = [to_float(read_picture(path))[None] for path in sorted(high.iterdir())]
-    scores: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    exact, rough = (open_upscaler(model, precision=p, device="cpu") for p in ("fp32", precision))
+    gaps = []
     for lr, hr in zip(lrs, hrs, strict=True):
-        made = {p: open_upscaler(model, precision=p, device="cpu")(lr) for p in scores}
-        assert float((made["fp32"] - made["bf16"]).abs().max()) < 0.02
-        for precision, sr in made.items():
-            truth = hr[..., : sr.shape[-2], : sr.shape[-1]]
-            scores[precision].append(float(psnr(sr, truth, matlab_y(4))))
-    gap = np.mean(scores["fp32"]) - np.mean(scores["bf16"])
-    assert abs(float(gap)) < 0.1
+        made = exact(lr), rough(lr)
+        assert float((made[0] - made[1]).abs().max()) < most
+        truth = hr[..., : made[0].shape[-2], : made[0].shape[-1]]
+        scores = [float(psnr(sr, truth, matlab_y(4))) for sr in made]
+        gaps.append(scores[0] - scores[1])
+    assert abs(float(np.mean(gaps))) < 0.1
 
 
 def detector_file(folder: Path) -> Path:
