@@ -85,7 +85,7 @@ def upscale(
         out: folder for the enlarged pictures and videos, under their names and sub-folders.
         scale: enlargement of a kernel; a network knows its own.
         precision: in which a network computes; auto takes bf16 where the hardware multiplies it
-            natively, and fp32 for pictures of 16 bits. int8 is for SRCNN, FSRCNN and ESPCN on CPUs.
+            natively, and fp32 for pictures of 16 bits. int8 is for SRCNN and ESPCN on CPUs.
         tile: low-resolution side of the pieces of large pictures; chosen by size without it.
         clips: the pictures of each folder are frames in the order of their names, for a network of
             several frames; results are 8-bit pictures again.

@@ -23,7 +23,6 @@ _BESIDE = 2
 class FSRCNN(StackNet):
     """FSRCNN(d, s, m) with d ``features``, s ``shrunk`` and m ``mapping``."""
 
-    has_int8 = True
     taps: Tensor
 
     def __init__(

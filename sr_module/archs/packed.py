@@ -68,7 +68,7 @@ class Packed:
         )
         # the weight is kept: one that needs no other order may be lent to oneDNN, not copied
         self.layer = replace(layer, weight=weight, bias=cast(layer.bias))
-        self.prelu = None if slopes is None else RowPReLU(cast(slopes))
+        self.prelu = None if slopes is None else _PReLU(cast(slopes))
 
     def __call__(self, x: Tensor) -> Tensor:
         """As the convolution's, in channels-last layout and the type that this was packed for."""
@@ -88,7 +88,7 @@ class Packed:
         return made if self.prelu is None else self.prelu(made)
 
 
-class RowPReLU:
+class _PReLU:
     """PReLU of channels-last pixels, a row of the picture at a time.
 
     Torch takes one pixel's channels at a time, which is ten times slower for 12 or 56 of them.
