@@ -63,14 +63,17 @@ def _changes(study: Findings, was: ArmResult, now: ArmResult) -> list[tuple[int,
             found = [int((hit[image] & inside).sum()) for hit in hits]
             wrong = [int(middles_inside(each[image], window).sum()) for each in false]
             more, worse = found[1] - found[0], wrong[1] - wrong[0]
-            told = [_counted(more, "objects"), _counted(worse, "false boxes")]
+            told = [_counted(more, "object", "s"), _counted(worse, "false box", "es")]
             rows.append((more - worse, image, window, " and ".join(filter(None, told))))
     return rows
 
 
-def _counted(change: int, what: str) -> str:
+def _counted(change: int, what: str, plural: str) -> str:
     """In words, nothing where nothing changed."""
-    return f"{abs(change)} {what} {'more' if change > 0 else 'fewer'}" if change else ""
+    if not change:
+        return ""
+    ending = plural if abs(change) > 1 else ""
+    return f"{abs(change)} {what}{ending} {'more' if change > 0 else 'fewer'}"
 
 
 def _objects(study: Findings, was: ArmResult, now: ArmResult, each: int) -> list[GalleryRow]:
@@ -100,7 +103,8 @@ def _object(study: Findings, image: int, box: Tensor, title: str) -> GalleryRow:
     label = names[int(objects.labels[(objects.boxes == box).all(dim=1)][0])]
     side = float((box[2:] - box[:2]).prod().sqrt())
     title = f"{label} of {side:.0f} px in {Path(study.pictures.paths[image]).name}: {title}"
-    arms = [arm.name for arm in study.arms]
+    others = [arm for arm in study.arms if arm.name != study.reference]
+    arms = [study.reference, *(a.name for a in sorted(others, key=lambda a: a.spec == ORIGINAL))]
     return shown(study, image, _region(study, image, box), title, arms)
 
 

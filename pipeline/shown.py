@@ -26,7 +26,7 @@ def shown(
         image: id of the picture.
         window: the place, on whole given pixels.
         title: of the row.
-        arms: names, in the order of the study; the one without windows has no picture of its own.
+        arms: names, in the order shown; the one without windows has no picture of its own.
     """
     pictures = study.pictures
     r = pictures.reduction
@@ -43,8 +43,9 @@ def shown(
         return to_uint8(F.interpolate(picture[None], size=size)[0])
 
     tiles = [Tile("given", as_large(given), truth)]
-    for arm in study.arms:
-        if arm.name in arms and arm.spec != NONE:
+    by_name = {arm.name: arm for arm in study.arms}
+    for arm in map(by_name.__getitem__, arms):
+        if arm.spec != NONE:
             seen = as_large(_seen(study, arm, given, image, window))
             tiles.append(Tile(arm.name, seen, truth, _confident(arm.found[image], window) * zoom))
     if r > 1 and all(arm.spec != ORIGINAL for arm in study.arms):

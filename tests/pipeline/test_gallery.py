@@ -1,5 +1,6 @@
 """The gallery shows where arms differ: the windows won and lost, and single objects."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -59,10 +60,10 @@ def test_windows_come_first_the_most_won_then_the_most_lost(study):
     windows = [row for row in rows if "windows" in row.title]
     assert rows[: len(windows)] == windows
     best, *worst = windows
-    assert best.title == ("best windows of net, in 1.png: 1 objects more than with bicubic")
+    assert best.title == ("best windows of net, in 1.png: 1 object more than with bicubic")
     assert {row.title.split(", in ")[1] for row in worst} == {
-        "2.png: 1 objects fewer than with bicubic",
-        "3.png: 1 false boxes more than with bicubic",
+        "2.png: 1 object fewer than with bicubic",
+        "3.png: 1 false box more than with bicubic",
     }
 
 
@@ -77,6 +78,13 @@ def test_a_window_is_shown_given_by_both_arms_and_original_with_boxes_where_they
     for tile in (net, original):
         assert tile.picture[:, *inside].float().mean() > 210
         assert tile.picture[:, *outside].float().mean() < 70
+
+
+def test_the_reference_stands_left_of_what_is_measured_against_it_whatever_the_order(study):
+    made = study(Degradation(4))
+    rows = gallery(replace(made, arms=list(reversed(made.arms))))
+    for row in (rows[0], rows[-1]):
+        assert [tile.caption for tile in row.tiles] == ["given", "bicubic", "net", "original"]
 
 
 def test_a_native_study_shows_the_enlarged_pixels_and_boxes_of_that_size(study):
