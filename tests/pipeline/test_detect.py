@@ -327,13 +327,14 @@ def _told_to(calls, function):
 
 @pytest.mark.slow
 def test_a_study_on_ray_says_what_one_process_says_to_the_last_bit(scene):
-    arms = ("--arms", "none", f"sr={scene / 'sr.safetensors'}", "original", "--at_once", "1")
-    more = ("--join.full", "true", "--windows.size", "32", *arms)
+    arms = ("--arms", "none", "larger@1.5", f"sr={scene / 'sr.safetensors'}", "original")
+    more = ("--join.full", "true", "--windows.size", "32", "--at_once", "1", *arms)
     alone, spread = scene / "study", scene / "spread"
     assert cli.main(words(scene, *more)) == 0
     assert cli.main(words(scene, *more, "--ray", "2", "--out", str(spread))) == 0
     names = {path.name for path in alone.glob("*.json")}
-    assert {"detections_sr.json", "windows.json", "truth.json"} < names
+    larger = "detections_larger_1.5.json"
+    assert {"detections_sr.json", larger, "windows.json", "truth.json"} < names
     for name in names - {"study.json"}:
         assert (alone / name).read_bytes() == (spread / name).read_bytes(), name
     assert len(json.loads((alone / "detections_sr.json").read_text())) > 100
@@ -346,7 +347,7 @@ def test_a_study_on_ray_says_what_one_process_says_to_the_last_bit(scene):
         for folder in (alone, spread)
     ]
     assert seen[0] == seen[1]
-    assert len(seen[0]) == 4 * 3  # whole pictures and three arms of three runs each
+    assert len(seen[0]) == 5 * 3  # whole pictures and four arms of three runs each
 
 
 def boxes(path):

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -285,17 +284,3 @@ def test_gains_over_the_larger_picture_are_paired_and_shown_beside_both_times(pi
     assert big[:5] == ("big", "× 1.83", "sr", "50 and 51", "51 and 41")
     assert big[6].startswith("+100.0 (")
     assert alone[1:] == ("× 2", "–", "–", "10.1", "0.0", "–", "–")
-
-
-@pytest.mark.slow
-def test_workers_of_ray_enlarge_by_the_factor_that_was_kept(scene):
-    assert same_study(scene, "--at_once", "1") == 0
-    alone, spread = scene / "study", scene / "spread"
-    spread.mkdir()
-    shutil.copy(alone / "larger.json", spread)
-    assert same_study(scene, "--at_once", "1", "--ray", "2", "--out", str(spread)) == 0
-    told = [json.loads((folder / "study.json").read_text()) for folder in (alone, spread)]
-    assert told[0]["larger"] == told[1]["larger"]
-    for name in ("detections_larger_in_bicubic_time.json", "detections_sr.json"):
-        assert (alone / name).read_bytes() == (spread / name).read_bytes(), name
-    assert json.dumps(told[0]["same_time"]) == json.dumps(told[1]["same_time"])

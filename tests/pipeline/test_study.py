@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -275,13 +276,14 @@ def test_what_lies_in_a_region_teaches_nothing_about_scores(pictures, monkeypatc
     assert sum(raw.count) == 2
 
 
-def test_the_larger_picture_finds_what_it_shows_where_it_is_in_original_pixels(pictures):
-    rules = Rules(find_bright, Join(), Merge(), batch_size=2, zooms={LARGER: 3.0})
+@pytest.mark.parametrize("zoom", [3.0, 1.55, 0.83])
+def test_the_larger_picture_finds_what_it_shows_where_it_is_in_original_pixels(pictures, zoom):
+    rules = Rules(find_bright, Join(), Merge(), batch_size=2, zooms={LARGER: zoom})
     result = run_arm(LARGER, LARGER, split=split(pictures), rules=rules, upscaler=None)
-    assert torch.allclose(
-        result.found[1].boxes[0], torch.tensor([20.0, 24.0, 36.0, 40.0]), atol=1.5
-    )
-    assert result.megapixels == pytest.approx(3 * (3 * SIDE / 4) ** 2 / 1e6)
+    (box,) = result.found[1].boxes
+    # a box ends on whole pixels of the enlarged picture, which are 4 / zoom of the original's
+    assert torch.allclose(box, torch.tensor([20.0, 24.0, 36.0, 40.0]), atol=0.51 * 4 / zoom)
+    assert result.megapixels == pytest.approx(3 * math.ceil(zoom * SIDE / 4) ** 2 / 1e6)
 
 
 def test_an_arms_merge_is_tuned_on_the_pictures_set_aside(pictures):
