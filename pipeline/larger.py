@@ -30,11 +30,14 @@ PICTURES = 4
 CLOSE = 0.03
 """Of the time that is wanted; a clock tells no better."""
 ROUNDS = 6
-PASSES, LONG = 3, 2.0
-"""The fastest of so many passes counts, for what else runs can only add; one pass is enough where
-it takes so many seconds."""
+PASSES, LONG = 3, 60.0
+"""Times that the two are timed in turn for one factor, fewer where so many seconds have passed. The
+middle one counts: what else runs for a while slows both, or one of them once."""
 MOST_PIXELS = 16e6
 """Of an enlarged picture: a detector keeps some hundred bytes for each, all at once."""
+
+UNEQUAL = 1.5
+"""Times further apart are told: the comparison is not one of equal time."""
 
 KEPT = "larger.json"
 
@@ -165,6 +168,28 @@ def same_time(times: Times, *, start: float, most: float) -> tuple[float, float,
     return best, *tried[best]
 
 
+def unequal_times(larger: Mapping[str, Zoom], seconds: Mapping[str, float]) -> list[str]:
+    """One sentence for every larger picture that did not take as long in the study as its arm.
+
+    Args:
+        larger: arms of larger pictures.
+        seconds: of a picture, by arm, in the study.
+    """
+    told = []
+    for name, zoom in larger.items():
+        capped = zoom.seconds * UNEQUAL < zoom.wanted  # by memory, as its table shows
+        if not zoom.pictures or zoom.arm not in seconds or capped:
+            continue
+        took, wanted = seconds[name], seconds[zoom.arm]
+        if abs(math.log(took / wanted)) > math.log(UNEQUAL):
+            told.append(
+                f"{name} took {1e3 * took:.0f} ms a picture and {zoom.arm} {1e3 * wanted:.0f}: "
+                f"other work ran beside one of them, or beside the timing. On an idle machine, "
+                f"remove {KEPT} and the folder 'seen' and run the study again."
+            )
+    return told
+
+
 def _next(tried: Mapping[float, tuple[float, float]], last: float) -> float:
     """Where the line through the last two ratios is 1; through the origin where it leads astray."""
     points = [(z * z, whole / arm) for z, (arm, whole) in tried.items()]
@@ -199,6 +224,12 @@ class _Watch:
     images: Images
 
     def __call__(self, factor: float) -> tuple[float, float]:
+        pairs: list[tuple[float, float]] = []
+        while len(pairs) < PASSES and sum(map(sum, pairs)) * len(self.images) < LONG:
+            pairs.append(self._once(factor))
+        return sorted(pairs, key=lambda pair: pair[1] / pair[0])[len(pairs) // 2]
+
+    def _once(self, factor: float) -> tuple[float, float]:
         split, detector = self.timed.split, self.timed.detector
         whole = Look(split.pictures, None, 1)
         windows = Look(split.pictures, split.plan, self.timed.batch_size, original=self.original)
@@ -226,11 +257,8 @@ class _Watch:
 def seconds_of(look: Look, images: Images, eyes: Eyes) -> float:
     """What enlarging and detecting take in some pictures; sizes are met once before."""
     look(images[:1], eyes)
-    taken: list[float] = []
-    while len(taken) < PASSES and sum(taken) < LONG:
-        sight = look(images, eyes)
-        taken.append(sight.enlarging + sight.detecting)
-    return min(taken)
+    sight = look(images, eyes)
+    return sight.enlarging + sight.detecting
 
 
 @dataclass(frozen=True)

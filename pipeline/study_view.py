@@ -14,6 +14,7 @@ from detection.tide import KINDS
 from detection.windows import Coverage
 from pipeline.arms import ORIGINAL, shift_warnings
 from pipeline.findings import SHOWN_SCORE, Findings, verdict
+from pipeline.larger import unequal_times
 from pipeline.report import (
     ArmView,
     BinView,
@@ -63,7 +64,11 @@ def study_view(study: Findings, gallery: list[GalleryRow]) -> StudyView:
         training=study.training,
         settings=flatten(_listed(study.settings)),
         notes=_notes(study),
-        warnings=[*_seen_warnings(study), *shift_warnings(study.moved)],
+        warnings=[
+            *_seen_warnings(study),
+            *shift_warnings(study.moved),
+            *unequal_times(study.larger, {a.name: a.seconds_per_picture for a in study.arms}),
+        ],
         tables=_tables(study),
         trust=_trust(study),
         errors=[

@@ -27,6 +27,7 @@ from pipeline.larger import (
     equal_pixels,
     same_time,
     seconds_of,
+    unequal_times,
     zooms,
 )
 from pipeline.look import Look
@@ -189,7 +190,34 @@ def test_time_is_that_of_enlarging_and_detecting_after_all_sizes_were_met_once(p
     look = Look(pictures, None, 1)
     assert 0 < seconds_of(look, (1, 2, 3), (find, None)) < 60
     assert calls[0] == 1
-    assert sum(calls[1:]) == 3 * len(calls[1:])
+    assert sum(calls[1:]) == 3
+
+
+def test_a_moment_in_which_something_else_ran_does_not_change_the_factor(
+    pictures, tmp_path, monkeypatch
+):
+    split = Split(pictures, plan_windows(pictures, Windows(size=48), {}), Full({}, 0.0))
+    specs = {"big": "larger:bicubic", "bicubic": "bicubic"}
+    upscalers = {"bicubic": open_upscaler("bicubic", scale=4)}
+    timed = Timed(split, Join(), 4, find_bright)
+    calls = []
+
+    def disturbed(*given):
+        calls.append(1)
+        return by_pixels(*given) * (5 if len(calls) % 7 == 2 else 1)
+
+    monkeypatch.setattr("pipeline.larger.seconds_of", disturbed)
+    found = zooms(specs, upscalers, timed, scale=4, folder=tmp_path, key={})["big"]
+    assert found.factor == pytest.approx(equal_pixels(split, Join(), 4), abs=0.005)
+
+
+@pytest.mark.parametrize(("seconds", "warned"), [(0.45, False), (0.9, True), (0.2, True)])
+def test_times_that_were_not_equal_in_the_study_are_warned_of(seconds, warned):
+    times = {"big": seconds, "sr": 0.5, "larger": 3.0}
+    chosen = {"big": Zoom(1.83, "sr", 0.05, 0.051, 4), "larger": Zoom(2.0)}
+    said = unequal_times(chosen, times)
+    assert bool(said) == warned
+    assert all(f"big took {1000 * seconds:.0f} ms a picture and sr 500" in each for each in said)
 
 
 def same_study(folder, *more):
