@@ -177,7 +177,9 @@ def _survey(
             continue
         for change in _changes(raster, place):
             told.setdefault(change, []).append(path)
-        side = tile or best_tile(*raster.size, device, overlap=upscaler.overlap)
+        side = tile or best_tile(
+            *raster.size, device, overlap=upscaler.overlap, banded=upscaler.banded
+        )
         parts = count_parts(raster.size, side, upscaler.multiple_of)
         depth = raster.depth if keeps_depth(place) else 8
         jobs.append(Job(path, place, raster.size, depth, side, parts))

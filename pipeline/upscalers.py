@@ -43,6 +43,8 @@ class Upscaler:
     ``(B, frames, 3, h, w)``."""
     multiple_of: int = 1
     """Pieces whose places and sides are multiples of this give what the whole picture gives."""
+    banded: bool = False
+    """Whether it needs no small pieces to stay in a CPU's cache."""
 
     def __call__(self, lr: Tensor) -> Tensor:
         """The enlarged pictures."""
@@ -251,6 +253,7 @@ def _from_net(
         overlap=net.overlap,
         frames=net.frames,
         multiple_of=net.multiple_of,
+        banded=net.banded,
     )
 
 

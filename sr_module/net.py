@@ -38,6 +38,9 @@ class SRNet(nn.Module):
     has_int8: ClassVar[bool] = False
     """Whether ``prepared`` knows how to compute in 8-bit integers."""
 
+    banded: ClassVar[bool] = False
+    """Whether ``prepared`` takes pictures in bands that fit a cache: no need of small tiles."""
+
     rests: bool = False
     """Whether some of its parameters take no part in some training steps."""
 

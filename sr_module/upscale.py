@@ -87,7 +87,7 @@ def upscale(
     check_precision(net, precision, device)
     net.to(device).to(memory_format=torch.channels_last)
     height, width = batch.shape[-2:]
-    tile = tile or best_tile(height, width, device, overlap=net.overlap)
+    tile = tile or best_tile(height, width, device, overlap=net.overlap, banded=net.banded)
     with _evaluating(net), torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
         run = _on_processor(net, _DTYPES[precision]) if device.type == "cpu" else net
         sr = _upscale_within_memory(net, run, batch, tile, device, progress, onto)
@@ -95,16 +95,27 @@ def upscale(
 
 
 def best_tile(
-    height: int, width: int, device: torch.device | str, *, overlap: int = SRNet.overlap
+    height: int,
+    width: int,
+    device: torch.device | str,
+    *,
+    overlap: int = SRNet.overlap,
+    banded: bool = False,
 ) -> int:
     """Side of tiles for a picture, the whole picture where that is fastest.
 
     On a CPU small tiles stay in its caches: the compact network runs 1.4 times faster in them than
     on a whole 768 x 512 picture, although it computes the context twice. Wider contexts cost more
-    than that, and an accelerator is filled better by larger tiles.
+    than that, and an accelerator is filled better by larger tiles. ``banded`` networks stay in the
+    caches by themselves.
     """
-    cached = torch.device(device).type == "cpu" and overlap <= _NARROW
-    whole, tile = (320 * 320, 320) if cached else (512 * 1024, 384)
+    on_cpu = torch.device(device).type == "cpu"
+    if on_cpu and banded:
+        whole, tile = 1024 * 640, 640
+    elif on_cpu and overlap <= _NARROW:
+        whole, tile = 320 * 320, 320
+    else:
+        whole, tile = 512 * 1024, 384
     return max(height, width) if height * width <= whole else tile
 
 

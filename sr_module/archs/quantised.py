@@ -7,13 +7,14 @@ whatever the luma is, and never from a picture: nothing is cut off, and a tile i
 whole picture is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sr_module.archs.bands import Banded
 from sr_module.archs.packed import Convolution, Packed, can_pack
 
 _DARKEST, _BRIGHTEST = 16 / 255, 235 / 255
@@ -25,8 +26,6 @@ _MIDDLE = 128
 _STRONGEST = 127
 _FUSED = ("none", "relu")
 """Activations that the operator of 8-bit convolutions computes itself."""
-
-Layer = Callable[[Tensor], Tensor]
 
 
 class Grid(NamedTuple):
@@ -63,7 +62,7 @@ def can_quantise() -> bool:
     return known and bool(torch.cpu._is_vnni_supported())
 
 
-def quantised(layers: Sequence[Convolution], *, enlarged: bool) -> tuple[Layer, ...]:
+def quantised(layers: Sequence[Convolution], *, enlarged: bool) -> list[Banded]:
     """A stack on luma for inference, its first two layers in 8 bits.
 
     Args:
@@ -79,13 +78,14 @@ def quantised(layers: Sequence[Convolution], *, enlarged: bool) -> tuple[Layer, 
     outputs = _range_of(first, luma)
     grey = luma.low + _MIDDLE * luma.step
     still = first(grey.expand(1, 1, *first.weight.shape[-2:])).flatten()
-    made: tuple[Layer, ...] = (
-        Unfolded(first, luma, outputs, grey),
-        Quantised(second, outputs, still),
-    )
+    made = [
+        Banded.of(first, Unfolded(first, luma, outputs, grey)),
+        Banded.of(second, Quantised(second, outputs, still)),
+    ]
     if second.activation not in _FUSED:
-        made = (*made, _Activation(second))
-    return (*made, *(Packed(layer, torch.bfloat16) for layer in others))
+        channels = len(second.weight)
+        made.append(Banded(_Activation(second), channels, channels))
+    return [*made, *(Banded.of(layer, Packed(layer, torch.bfloat16)) for layer in others)]
 
 
 class Unfolded:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sr_module.archs.bands import Banded, Bands
 from sr_module.archs.luma import LumaNet, enlarge, enlarge_around, luma
 from sr_module.archs.packed import Convolution, Packed, can_pack, shuffled
 from sr_module.archs.quantised import quantised
@@ -34,11 +35,13 @@ class Stack(NamedTuple):
 
     def packed(self, dtype: torch.dtype) -> "Stack":
         """The same, for inference."""
-        return self._replace(layers=tuple(Packed(layer, dtype) for layer in self._convolutions()))
+        layers = [Banded.of(layer, Packed(layer, dtype)) for layer in self._convolutions()]
+        return self._replace(layers=(Bands(layers, dtype.itemsize),))
 
     def quantised(self, *, enlarged: bool) -> "Stack":
         """The same in 8-bit integers, for inference on luma, a picture's or its enlargement's."""
-        return self._replace(layers=quantised(self._convolutions(), enlarged=enlarged))
+        layers = quantised(self._convolutions(), enlarged=enlarged)
+        return self._replace(layers=(Bands(layers, torch.bfloat16.itemsize),))
 
     def _convolutions(self) -> list[Convolution]:
         return [layer for layer in self.layers if isinstance(layer, Convolution)]
@@ -78,6 +81,7 @@ def _in_blocks(layer: Convolution, factor: int, block: int) -> Convolution:
 class StackNet(LumaNet):
     """A network whose luma passes one stack of convolutions."""
 
+    banded = True
     enlarges_first = False
     """Whether the stack works on the bicubic enlargement."""
 
@@ -99,6 +103,7 @@ class StackNet(LumaNet):
             return self
 
         def run(lr: Tensor) -> Tensor:
+            lr = lr.contiguous()  # planes are read one by one
             if self.enlarges_first:
                 up = enlarge(lr, self.scale)
                 return self.with_luma(up, stack(luma(up)))
