@@ -3,7 +3,8 @@
 Wang et al. 2021, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic
 Data", arXiv:2107.10833, released with its code as the small model for video: a plain VGG-like
 stack at low resolution, one pixel shuffle, and the nearest enlargement of the input added.
-Parameter names are those of the published files. No departure.
+Parameter names are those of the published files. Departure: weights start by He's rule for PReLU,
+where the published code leaves them as torch does; a signal would fade to nothing in the stack.
 """
 
 from torch import Tensor, nn
@@ -26,6 +27,16 @@ class SRVGGNetCompact(SRNet):
             layers += [conv3x3(features, features), nn.PReLU(features)]
         self.body = nn.Sequential(*layers, conv3x3(features, 3 * scale**2))
         self.overlap = convs + 2
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """He et al. 2015, arXiv:1502.01852, section 2.2; the result starts near the nearest one."""
+        *inner, last = (layer for layer in self.body if isinstance(layer, nn.Conv2d))
+        for layer in (*inner, last):
+            nn.init.kaiming_normal_(layer.weight, a=0.25)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        last.weight.data.mul_(0.1)
 
     def forward(self, lr: Tensor) -> Tensor:
         """``(B, 3, H, W) -> (B, 3, scale * H, scale * W)``."""

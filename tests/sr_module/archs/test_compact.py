@@ -22,3 +22,12 @@ def test_published_weights_give_the_published_network(data):
     lr = torch.rand(3, 21, 34)
     assert (published.scale, published.channels) == (4, 3)
     assert torch.allclose(upscale(ours, lr), upscale(published, lr), atol=1e-5)
+
+
+def test_a_new_network_hears_its_input_through_all_its_layers():
+    """With torch's own start a signal fades to nothing in 18 layers, and nothing is learnt."""
+    lr = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    for convs in (16, 32):
+        with torch.no_grad():
+            detail = build("compact", 4, convs=convs).body(lr)
+        assert 0.01 < detail.std(dim=(2, 3)).mean() < 1
