@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.tracking import Run
+from sr_module.net import evaluating
 from sr_module.resize import imresize
 from sr_module.training import Batch, SRTraining
 
@@ -150,12 +151,9 @@ class ValidationPictures(pl.Callback):
         """What the network draws before it has learnt anything."""
         if self.first is None or trainer.global_step:
             return
-        before = [(module, module.training) for module in pl_module.modules()]
-        pl_module.eval()
-        for number, batch in enumerate(self.first(self.count, pl_module.device)):
-            self._show(trainer, pl_module, batch, number)
-        for module, training in before:
-            module.training = training
+        with evaluating(pl_module):
+            for number, batch in enumerate(self.first(self.count, pl_module.device)):
+                self._show(trainer, pl_module, batch, number)
         self._write_sheet(trainer)
 
     def on_validation_batch_end(

@@ -1,6 +1,7 @@
 """The contract every super-resolution network fulfils."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -99,3 +100,15 @@ class SRNet(nn.Module):
         """``forward`` with its hooks, typed: ``nn.Module`` promises nothing about its result."""
         sr: Tensor = super().__call__(lr)
         return sr
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode it was in."""
+    training = [each for each in module.modules() if each.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for each in training:
+            each.training = True
