@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.clock import medians
 from benchmarks.train_step import train
-from pipeline.world import best_precision
+from pipeline.world import best_device, best_precision
 from sr_module import build
 
 SCALE, ROUNDS = 4, 5
@@ -56,7 +56,7 @@ def run() -> Iterator[tuple[str, str]]:
 
 
 def _step(kind: Kind, dtype: torch.dtype, *, compiles: bool) -> Callable[[], None]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     torch.manual_seed(0)
     layout = torch.channels_last
     net = build(kind.arch, SCALE, **kind.args).to(device).to(memory_format=layout)

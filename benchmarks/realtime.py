@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from sr_module import SRNet, build, upscale
-from sr_module.archs.quantised import can_quantise
-from sr_module.upscale import Precision
+from sr_module.upscale import Precision, precisions
 
 FRAME, CORES, FRAMES, ROUNDS = (540, 960), 2, 8, 3
 NETS: dict[str, tuple[str, dict[str, object]]] = {
@@ -25,16 +24,13 @@ NETS: dict[str, tuple[str, dict[str, object]]] = {
     "espcn": ("espcn", {}),
     "compact 16 x 4": ("compact", {"features": 16, "convs": 4}),
 }
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 
 def run() -> Iterator[tuple[str, str]]:
     """Frames a second of every network, in fp32, bf16 and, where it has it, int8."""
     for name, (arch, args) in NETS.items():
         net = build(arch, 2, **args).eval()
-        for precision in PRECISIONS:
-            if precision == "int8" and not (net.has_int8 and can_quantise()):
-                continue
+        for precision in precisions(net, "cpu"):
             for kind, work in _works(net, precision).items():
                 with _threads(CORES):
                     together = _both_on_one(work)

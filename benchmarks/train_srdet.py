@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from benchmarks.served import answering
 from pipeline.watch import quiet_lightning
+from pipeline.world import best_device
 from sr_module.adversarial import Adversarial, Perceptual
 from sr_module.regression import Regression
 from sr_module.training import SRTraining
@@ -27,7 +28,7 @@ class Rounds(IterableDataset[tuple[Tensor, Tensor]]):
     """The same batch for every step; the time between two questions is that of a round's steps."""
 
     def __init__(self, batch: int, crop: int, steps: int) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = best_device()
         self.hr = torch.rand(batch, 3, crop, crop, device=device)
         self.lr = torch.rand(batch, 3, crop // SCALE, crop // SCALE, device=device)
         self.steps = steps

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.clock import medians
+from pipeline.world import best_device
 from sr_module import build
 
 BATCH, CROP, SCALE = 16, 96, 4
@@ -31,7 +32,7 @@ def run() -> Iterator[tuple[str, str]]:
 
 
 def _step(dtype: torch.dtype, layout: torch.memory_format) -> Callable[[], None]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     net = build("msrresnet", SCALE).to(device).to(memory_format=layout)
     optimizer = torch.optim.Adam(net.parameters(), 2e-4, fused=True)
     lr = torch.rand(BATCH, 3, CROP // SCALE, CROP // SCALE, device=device).to(memory_format=layout)

@@ -20,13 +20,12 @@ from PIL import Image
 
 from benchmarks.clock import medians
 from benchmarks.served import Served, interleaved
+from pipeline.world import best_device
 from sr_module import build, upscale
-from sr_module.archs.quantised import can_quantise
-from sr_module.upscale import Precision
+from sr_module.upscale import precisions
 
 WIDTH, HEIGHT, PICTURES, ROUNDS, THREADS = 768, 512, 3, 3, 2
 FRAME = (540, 960)
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 FAST: dict[str, tuple[str, int, dict[str, object]]] = {
     "srcnn 9-5-5": ("srcnn", 2, {"middle": 5}),  # what the papers of the two others compare with
     "srcnn 9-1-5": ("srcnn", 2, {}),
@@ -99,20 +98,17 @@ def _beside_srcnn() -> Iterator[tuple[str, str]]:
 
     On a CPU processor time counts, which other work on the machine disturbs less.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    eight_bits = device == "cpu" and can_quantise()
+    device = best_device()
     works = {}
     for name, (arch, scale, args) in FAST.items():
         net = build(arch, scale, **args).to(device)
         frame = torch.rand(1, net.channels, *(side * 2 // scale for side in FRAME))
-        for precision in PRECISIONS:
-            if precision != "int8" or (eight_bits and net.has_int8):
-                works[name, precision] = partial(upscale, net, frame, precision=precision)
+        for precision in precisions(net, device):
+            works[name, precision] = partial(upscale, net, frame, precision=precision)
     clock = time.perf_counter if device == "cuda" else time.process_time
     seconds = medians(works, rounds=ROUNDS, clock=clock)
     for (name, precision), value in seconds.items():
-        srcnn = {p: seconds.get(("srcnn 9-5-5", p)) for p in PRECISIONS}
-        of = {p: value / its for p, its in srcnn.items() if its}
+        of = {p: value / its for (other, p), its in seconds.items() if other == "srcnn 9-5-5"}
         parts = "   ".join(f"{part:6.3f} of SRCNN 9-5-5 in {p}" for p, part in of.items())
         yield f"{name} to 1080p, {precision}", f"{value:7.3f} s   {parts}"
 

@@ -8,7 +8,6 @@ one tile at a time;
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 from sr_module.archs import ARCHS
 from sr_module.archs.quantised import can_quantise
-from sr_module.net import SRNet
+from sr_module.net import SRNet, evaluating
 
 Precision = Literal["fp32", "bf16", "int8"]
 
@@ -88,7 +87,8 @@ def upscale(
     net.to(device).to(memory_format=torch.channels_last)
     height, width = batch.shape[-2:]
     tile = tile or best_tile(height, width, device, overlap=net.overlap, banded=net.banded)
-    with _evaluating(net), torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
+    autocast = torch.autocast(device.type, torch.bfloat16, precision == "bf16")
+    with evaluating(net), torch.inference_mode(), autocast:
         run = _on_processor(net, _DTYPES[precision]) if device.type == "cpu" else net
         sr = _upscale_within_memory(net, run, batch, tile, device, progress, onto)
     return sr[0] if single else sr
@@ -180,6 +180,12 @@ def check_precision(net: SRNet, precision: str, device: torch.device | str) -> N
         )
 
 
+def precisions(net: SRNet, device: torch.device | str) -> list[Precision]:
+    """Those that the network, the device and this processor have."""
+    eight_bits = net.has_int8 and torch.device(device).type == "cpu" and can_quantise()
+    return ["fp32", "bf16", "int8"] if eight_bits else ["fp32", "bf16"]
+
+
 def _check(net: SRNet, image: Tensor, tile: int | None) -> None:
     core = "C, H, W" if net.frames == 1 else f"{net.frames}, C, H, W"
     rank = 3 if net.frames == 1 else 4
@@ -207,19 +213,6 @@ def _check(net: SRNet, image: Tensor, tile: int | None) -> None:
 def _device_of(net: SRNet) -> torch.device:
     tensor = next(itertools.chain(net.parameters(), net.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
-
-
-@contextmanager
-def _evaluating(net: SRNet) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; afterwards every module in the mode it was in."""
-    training = [module for module in net.modules() if module.training]
-    net.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _on_processor(net: SRNet, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
