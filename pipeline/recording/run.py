@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,17 +136,13 @@ class Run:
 
     def sheet(self, picture: Tensor, name: str) -> None:
         """Stores a ``(3, H, W)`` picture as a PNG artifact; one of that name gives way to it."""
-        folder, _, file = name.rpartition("/")
-        with self.journal.place(file) as place:
+        with self._artifact(name) as place:
             write_picture(picture, place)
-        self._write({"artifact": folder, "file": self.journal.ticket(place)})
 
     def figure(self, figure: "Figure", name: str) -> None:
         """Logs a plot as a PNG artifact."""
-        folder, _, file = name.rpartition("/")
-        with self.journal.place(file) as place:
+        with self._artifact(name) as place:
             figure.savefig(place)
-        self._write({"artifact": folder, "file": self.journal.ticket(place)})
 
     def table(self, rows: Sequence[Mapping[str, Value]], name: str) -> None:
         """Logs rows of equal keys as a table that the UI shows."""
@@ -159,9 +155,15 @@ class Run:
 
     def text(self, text: str, name: str) -> None:
         """Stores a text as an artifact, without the passwords of addresses in it."""
+        with self._artifact(name) as place:
+            place.write_text(without_credentials(text))
+
+    @contextlib.contextmanager
+    def _artifact(self, name: str) -> Iterator[Path]:
+        """Where to write a file that becomes the artifact of that name, in its folders."""
         folder, _, file = name.rpartition("/")
         with self.journal.place(file) as place:
-            place.write_text(without_credentials(text))
+            yield place
         self._write({"artifact": folder, "file": self.journal.ticket(place)})
 
     def inputs(self, data: Sequence[Data]) -> None:
