@@ -84,7 +84,7 @@ def demo(
                 detector=detector.path, curves=_curves(psnr, gan), parent=run,
             )  # fmt: skip
         run.artifact(result.report)
-        run.tags({"mlflow.note.content": result.verdict})
+        run.describe(result.verdict)
         run.metrics(
             {
                 f"gain/{gain.arm}/AP": gain.difference

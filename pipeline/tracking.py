@@ -96,7 +96,6 @@ def start_in(
     parent: Run | None,
     tags: Mapping[str, str],
     resumed: bool,
-    description: str = "",
     at_once: bool = True,
 ) -> Iterator[Run]:
     """``start`` for work that lives in ``folder``: a resumed one goes on in the run it began in.
@@ -113,7 +112,7 @@ def start_in(
     if run is None:
         uri = store_under(parent)
         tags = {**tags, "folder": str(folder.resolve())}
-        head = _head(experiment, name, uri, parent=parent, tags=tags, description=description)
+        head = _head(experiment, name, uri, parent=parent, tags=tags)
         _keep_unsent(place)
         if at_once or not uri.startswith(store.SQLITE):
             run = _begin(place, head, uri, alone=parent is None)
@@ -135,7 +134,7 @@ def _head(
     *,
     parent: Run | None,
     tags: Mapping[str, str] | None,
-    description: str,
+    description: str = "",
 ) -> Head:
     told = {**origin(), **(tags or {})} | ({DESCRIPTION: description} if description else {})
     above = parent.stored_id if parent else None

@@ -193,7 +193,7 @@ def _open_run(setup: Setup, *, parent: Run | None, resumed: bool) -> AbstractCon
     settings, origins = setup.settings, _origins(setup)
     return tracking.start_in(
         settings.out, settings.experiment, settings.name or settings.out.name, parent=parent,
-        tags=origins.tags, resumed=resumed, description=origins.description(),
+        tags=origins.tags, resumed=resumed,
         at_once=parent is not None,
     )  # fmt: skip
 
