@@ -23,9 +23,8 @@ from detection.merge import fuse
 from detection.windows import WindowPlan, grid_windows
 from pipeline.kept import Images, Kept, Sight, file_digest
 from pipeline.progress import bar
-from pipeline.upscalers import Upscaler
+from pipeline.upscalers import Upscaler, bicubic
 from pipeline.vast import SHEET
-from sr_module.resize import imresize
 
 if TYPE_CHECKING:
     from pipeline.study import Pictures
@@ -101,7 +100,7 @@ class Look:
         return fuse(Border(cut="seen_whole").apply(seen[image]), Merge())
 
     def _zoomed(self, pictures: Tensor) -> Tensor:
-        return imresize(pictures, self.zoom, quantize=False).clamp(0, 1)
+        return bicubic(pictures, self.zoom)
 
     def runs(self, size: int) -> list[Images]:
         """The pictures in equal runs; the last may be shorter."""

@@ -13,7 +13,7 @@ from pipeline.findings import SHOWN_SCORE, Findings
 from pipeline.pictures import to_uint8
 from pipeline.report import GalleryRow, Tile
 from pipeline.study import ArmResult
-from sr_module.resize import imresize
+from pipeline.upscalers import bicubic
 
 
 def shown(
@@ -58,7 +58,7 @@ def _seen(study: Findings, arm: ArmResult, given: Tensor, image: int, window: Wi
     if arm.spec == ORIGINAL:
         return _original(study, image, window)
     if zoom := study.larger.get(arm.name):
-        return imresize(given, zoom.factor, quantize=False).clamp(0, 1)
+        return bicubic(given, zoom.factor)
     upscaler = study.upscalers[arm.name]
     return given if upscaler is None else upscaler(given[None])[0].cpu()
 

@@ -72,7 +72,7 @@ def of_pictures(upscaler: Upscaler, *, repeat_still: bool) -> Upscaler:
     return replace(upscaler, run=run, frames=1)
 
 
-def bicubic(lr: Tensor, scale: int) -> Tensor:
+def bicubic(lr: Tensor, scale: float) -> Tensor:
     """MATLAB's bicubic enlargement, not rounded to 8 bits, as no network's output is."""
     return imresize(lr, scale, quantize=False).clamp(0, 1)
 
