@@ -10,6 +10,8 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 
+from pipeline.heap import keep_freed_memory
+
 COMMANDS = {
     "demo": "the whole main job on built-in scenes: CPU, a few minutes, nothing else needed",
     "shards": "pictures (and COCO boxes) or videos -> WebDataset shards + index.json",
@@ -51,6 +53,7 @@ def _run(name: str, words: list[str], *, trace: bool) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         return _fail("", f"unknown command '{name}'{hint} (choose from {', '.join(COMMANDS)})")
+    keep_freed_memory()
     # Matplotlib, MLflow and Ray each have first-use chatter; a command speaks for itself.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     module = importlib.import_module(f"pipeline.{name}")

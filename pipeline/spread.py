@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from pipeline.heap import keep_freed_memory
 from pipeline.ray_session import ray_session
 
 Piece = TypeVar("Piece")
@@ -89,6 +90,7 @@ class _Worker:
     """Holds the opened tools; as many threads as the calling process, for the same rounding."""
 
     def __init__(self, sent: tuple[Callable[..., Any], Callable[[], Any], int]) -> None:
+        keep_freed_memory()
         self.work, open_tools, threads = sent
         torch.set_num_threads(threads)
         self.tools = open_tools()

@@ -24,6 +24,7 @@ from pipeline import profiling, tracking
 from pipeline.checkpoints import LAST, check_space, sweep
 from pipeline.data import ShardData
 from pipeline.fingerprints import listed
+from pipeline.heap import keep_freed_memory
 from pipeline.index import Index
 from pipeline.outcome import Best, Trained, tell
 from pipeline.parsing import CONF, TrainCLI, parse, plain
@@ -123,6 +124,7 @@ def fit(
     Returns:
         What rank zero wrote; None on the other ranks.
     """
+    keep_freed_memory()
     trainer, settings = setup.trainer, setup.settings
     check_world(trainer.world_size)
     first = trainer.global_rank == 0

@@ -280,7 +280,10 @@ def _upscale_tiles(
             shape = (len(batch), net.channels, s * height, s * width)
             sr = torch.empty(shape, device=onto, memory_format=layout)
         target = sr[..., s * rows.start : s * rows.stop, s * columns.start : s * columns.stop]
-        target.copy_(part).clamp_(0, 1)
+        if part.device == target.device:
+            torch.clamp(part, 0, 1, out=target)  # one pass over memory, where copying first is two
+        else:
+            target.copy_(part).clamp_(0, 1)
         if progress is not None:
             progress(done, total)
     return sr

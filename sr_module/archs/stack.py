@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sr_module.archs.bands import Banded, Bands
 from sr_module.archs.luma import LumaNet, enlarge, enlarge_around, luma
-from sr_module.archs.packed import Convolution, Packed, can_pack, shuffled
+from sr_module.archs.packed import Convolution, Packed, block_of, can_pack, shuffled
 from sr_module.archs.quantised import quantised
 
 
@@ -25,13 +25,18 @@ class Stack(NamedTuple):
     def __call__(self, y: Tensor) -> Tensor:
         """``(B, 1, H, W) -> (B, 1, factor * H, factor * W)``; the border pixels continue it."""
         height, width = y.shape[-2:]
+        shuffle = shuffled if torch.is_inference_mode_enabled() else F.pixel_shuffle
+        sr = shuffle(self.blocks(y), self.factor * self.block)
+        return sr[..., : self.factor * height, : self.factor * width]
+
+    def blocks(self, y: Tensor) -> Tensor:
+        """The pixels that a block of ``y``'s makes in one place, as the last layer leaves them."""
+        height, width = y.shape[-2:]
         right, below = self.radius + -width % self.block, self.radius + -height % self.block
         x = F.pad(y, [self.radius, right, self.radius, below], mode="replicate")
         for layer in self.layers:
             x = layer(x)
-        shuffle = shuffled if torch.is_inference_mode_enabled() else F.pixel_shuffle
-        sr = shuffle(x, self.factor * self.block)
-        return sr[..., : self.factor * height, : self.factor * width]
+        return x
 
     def packed(self, dtype: torch.dtype) -> "Stack":
         """The same, for inference."""
@@ -55,7 +60,7 @@ def stack(layers: list[Convolution], *, factor: int = 1) -> Stack:
     outputs, in a third to a fifth of the time.
     """
     exporting = torch.compiler.is_exporting()  # blocks would tie the sides to multiples
-    block = 1 if exporting else {1: 4, 2: 2}.get(factor, 1)
+    block = 1 if exporting else block_of(factor)
     radius = sum(layer.weight.shape[-1] // 2 for layer in layers)
     *first, last = layers
     return Stack((*first, _in_blocks(last, factor, block)), radius, factor, block)
@@ -108,6 +113,6 @@ class StackNet(LumaNet):
                 up = enlarge(lr, self.scale)
                 return self.with_luma(up, stack(luma(up)))
             y = luma(lr)
-            return enlarge_around(lr, y, stack(y))
+            return enlarge_around(lr, y, stack.blocks(y), self.scale)
 
         return run
