@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.served import serve
+from pipeline.heap import keep_freed_memory
 from pipeline.upscale import upscale
 
 
 def main(weights: str, pictures: str, out: str) -> None:
     """Serves rounds."""
+    keep_freed_memory()
     serve(lambda: upscale(weights, [Path(pictures)], Path(out), existing="overwrite"))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks.train_srdet import SCALE
+from pipeline.heap import keep_freed_memory
 from pipeline.watch import quiet_lightning
 from pipeline.world import best_precision, trainer_world
 from sr_module.regression import Regression
@@ -52,6 +53,7 @@ class Same(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 def main(together: str, batch: str, crop: str, steps: str) -> None:
     """Trains ``steps`` steps and a few more; ``together`` is "ddp", or "alone" in every process."""
     quiet_lightning()
+    keep_freed_memory()
     torch.manual_seed(0)
     world = {"accelerator": "cpu", "devices": 1, "precision": best_precision("cpu")}
     if together == "ddp":

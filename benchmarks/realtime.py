@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pipeline.heap import keep_freed_memory
 from sr_module import SRNet, build, upscale
 from sr_module.upscale import Precision, precisions
 
@@ -28,6 +29,7 @@ NETS: dict[str, tuple[str, dict[str, object]]] = {
 
 def run() -> Iterator[tuple[str, str]]:
     """Frames a second of every network, in fp32, bf16 and, where it has it, int8."""
+    keep_freed_memory()  # as the commands do
     for name, (arch, args) in NETS.items():
         net = build(arch, 2, **args).eval()
         for precision in precisions(net, "cpu"):

@@ -16,6 +16,7 @@ from detection.group import Merge
 from detection.merge import SizeGate, fuse
 from detection.proposals import guided_plan
 from detection.windows import WindowPlan, grid_windows
+from pipeline.heap import keep_freed_memory
 from pipeline.pictures import read_picture, to_float
 from pipeline.upscalers import bicubic
 
@@ -28,6 +29,7 @@ GATE = SizeGate(small_below=64, large_above=0)
 
 def main(job: str) -> None:
     """Serves rounds."""
+    keep_freed_memory()
     said = json.loads(Path(job).read_text())
     kind, precision = said["how"].split()
     categories = {int(key): name for key, name in said["categories"].items()}

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from benchmarks.served import answering
+from pipeline.heap import keep_freed_memory
 from pipeline.watch import quiet_lightning
 from pipeline.world import best_device
 from sr_module.adversarial import Adversarial, Perceptual
@@ -76,6 +77,7 @@ def _vgg19() -> dict[str, Tensor]:
 def main(kind: str, precision: str, folder: str, batch: str, crop: str, steps: str) -> None:
     """Serves rounds of ``steps`` steps."""
     quiet_lightning()
+    keep_freed_memory()
     torch.manual_seed(0)
     kind, _, recompute = kind.partition("+")
     module = _module(kind, Path(folder), crop=int(crop), recompute=bool(recompute))

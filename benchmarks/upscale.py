@@ -20,6 +20,7 @@ from PIL import Image
 
 from benchmarks.clock import medians
 from benchmarks.served import Served, interleaved
+from pipeline.heap import keep_freed_memory
 from pipeline.world import best_device
 from sr_module import build, upscale
 from sr_module.upscale import precisions
@@ -98,6 +99,7 @@ def _beside_srcnn() -> Iterator[tuple[str, str]]:
 
     On a CPU processor time counts, which other work on the machine disturbs less.
     """
+    keep_freed_memory()  # as the commands do
     device = best_device()
     works = {}
     for name, (arch, scale, args) in FAST.items():
