@@ -280,7 +280,7 @@ def _upscale_tiles(
             shape = (len(batch), net.channels, s * height, s * width)
             sr = torch.empty(shape, device=onto, memory_format=layout)
         target = sr[..., s * rows.start : s * rows.stop, s * columns.start : s * columns.stop]
-        if part.device == target.device:
+        if (part.device, part.dtype) == (target.device, target.dtype):
             torch.clamp(part, 0, 1, out=target)  # one pass over memory, where copying first is two
         else:
             target.copy_(part).clamp_(0, 1)

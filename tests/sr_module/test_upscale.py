@@ -161,8 +161,11 @@ def test_training_goes_on_after_inference():
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
-def test_bfloat16_stays_close_to_float32():
-    net, lr = build("msrresnet", 2, features=8, blocks=2), torch.rand(3, 16, 16)
+@pytest.mark.parametrize(
+    ("arch", "args"), [("msrresnet", {"blocks": 2}), ("compact", {"convs": 2})]
+)
+def test_bfloat16_stays_close_to_float32(arch: str, args: dict[str, int]):
+    net, lr = build(arch, 2, features=8, **args), torch.rand(3, 16, 16)
     full, half = upscale(net, lr), upscale(net, lr, precision="bf16")
     assert half.dtype == torch.float32
     assert 0 < (full - half).abs().max() < 0.02
