@@ -170,6 +170,22 @@ class ShardData(pl.LightningDataModule):
                 f"to {largest:.3g} GiB); allow more, or set data.cache to null"
             )
 
+    @property
+    def digest(self) -> str:
+        """Of the shards, whose index ``setup`` has read."""
+        assert self.index is not None
+        return self.index.digest()
+
+    @property
+    def validation(self) -> dict[str, str]:
+        """What scores have in common that can be compared."""
+        return {
+            "shards": self.digest,
+            "val_limit": str(self.val_limit),
+            "degradation": repr(self.degradation),
+            "seed": str(self.seed),
+        }
+
     def skipped(self, over: Callable[[Tensor], Tensor] = lambda found: found) -> Skipped:
         """What could not be used so far of both splits: by this rank, or ``over`` all ranks."""
         # All ranks take the splits in one order: each waits for the others' sums.

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pipeline.going_on import Note, start_of
+from pipeline.held import held
 from pipeline.index import load_index
 from pipeline.origin import COMMAND, command
 from pipeline.outcome import Trained, tell
 from pipeline.progress import console
 from pipeline.ray_session import ray_session
-from pipeline.resume import TERMINATED, resume_point, stop_file
+from pipeline.resume import TERMINATED, stop_file
 from pipeline.settings import RaySettings, RunSettings
 from pipeline.tracking import Run
 from pipeline.transfer import Retry, is_remote
@@ -65,8 +67,10 @@ def main(config: dict[str, Any]) -> int:
     _check(config)
     settings, run = RaySettings(**config["ray"]), _run_settings(config)
     # What is wrong is said here, before workers are started to say it.
-    resume_point(run.out, run.resume)
-    load_index(config["data"]["shards"], retry=Retry(total_s=config["data"]["retry_s"]))
+    retry = Retry(total_s=config["data"]["retry_s"])
+    index = load_index(config["data"]["shards"], retry=retry)
+    with held(run.out, "trains"):
+        start_of(run.out, run.resume, Note.of(config, index.digest()))
     with connected(settings), _stoppable(run.out):
         told = f"{settings.workers} workers on Ray ({_resources()}) ..."
         console.print(told, highlight=False)

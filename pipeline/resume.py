@@ -1,12 +1,12 @@
-"""What a run keeps while it goes, and going on after a stop, so that nothing is lost."""
+"""What a run keeps while it goes, so that nothing is lost by a stop."""
 
 import copy
-import logging
 import math
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -15,15 +15,13 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import distributed
-from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline import checkpoints
 from pipeline.agreement import AnyRank
 from pipeline.checkpoints import LAST
+from pipeline.going_on import NOTED, Note
 from pipeline.outcome import Best
 from sr_module.checkpoint import read_provenance
-
-logger = logging.getLogger(__name__)
 
 TERMINATED = 143  # as the shell says of a process that SIGTERM ended
 
@@ -111,6 +109,7 @@ class KeepLast(Checkpoint):
         every: steps between two checkpoints.
         files: the trainer's; a full disk ends the run with the next step, not with the next
             checkpoint, so that no more work is lost than need be.
+        note: of the run, which every checkpoint carries.
         resumed: the checkpoint that the run goes on from.
         asked: a file that stands for SIGTERM, where processes get no signals.
     """
@@ -121,14 +120,25 @@ class KeepLast(Checkpoint):
         every: int,
         *,
         files: WholeFiles,
+        note: Note,
         resumed: Path | None = None,
         asked: Path | None = None,
     ) -> None:
-        self.path, self.every, self._files = folder / LAST, every, files
+        self.path, self.every, self.files = folder / LAST, every, files
+        self._note = note
         self._resumed, self._asked = resumed, asked
         self._step = self._written = -1
         self._asked_to_end = False
         self._any_rank = AnyRank()
+
+    @property
+    def state_key(self) -> str:
+        """Where ``going_on`` looks for the note."""
+        return NOTED
+
+    def state_dict(self) -> dict[str, Any]:
+        """What ``going_on`` reads before the run goes on."""
+        return asdict(self._note)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Looks whether all ranks go on from the same file, before any of them reads it.
@@ -174,7 +184,7 @@ class KeepLast(Checkpoint):
             SystemExit: SIGTERM came, with status 143.
             NoSpaceError: the disk was full for the last checkpoint.
         """
-        self._files.check()
+        self.files.check()
         step, before = trainer.global_step, self._step
         if step == before and not ends(trainer):
             return  # gradients of this batch wait for those of the next
@@ -213,13 +223,21 @@ class KeepBest(pl.Callback):
         metric: of the validation; more is better. None keeps no network.
         export: writes the network with the validation's metrics in its provenance.
         resumed: whether the run goes on, so that what is there is its own.
+        validation: what it is validated with; scores by another one are not compared.
     """
 
     def __init__(
-        self, path: Path, metric: str | None, *, export: Callable[[Path], None], resumed: bool
+        self,
+        path: Path,
+        metric: str | None,
+        *,
+        export: Callable[[Path], None],
+        resumed: bool,
+        validation: Mapping[str, str],
     ) -> None:
         self.path, self.metric, self.export = path, metric, export
-        self.best = _best_of(path, metric) if metric and resumed and path.exists() else None
+        known = metric and resumed and path.exists()
+        self.best = _best_of(path, str(metric), validation) if known else None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compares; what is not finite is never the best."""
@@ -231,11 +249,13 @@ class KeepBest(pl.Callback):
             self.best = Best(self.metric, score, trainer.global_step, self.path)
 
 
-def _best_of(path: Path, metric: str) -> Best | None:
-    """What a network that was kept says of itself; None if not by this metric."""
+def _best_of(path: Path, metric: str, validation: Mapping[str, str]) -> Best | None:
+    """What a network that was kept says of itself; None if not by this metric and validation."""
     provenance: Any = read_provenance(path)
     score = provenance["metrics"].get(metric)
-    return None if score is None else Best(metric, score, provenance["steps"], path)
+    if score is None or provenance.get("validation", validation) != validation:
+        return None
+    return Best(metric, score, provenance["steps"], path)
 
 
 class SameBuffers(pl.Callback):
@@ -252,63 +272,9 @@ class SameBuffers(pl.Callback):
                 distributed.broadcast(buffer, src=0)
 
 
-class TakeSettings(pl.Callback):
-    """After a resume, rates and their schedules are those of the settings, not of the checkpoint.
-
-    A run that goes on under other settings, as in a sweep that changes them while it trains, would
-    otherwise keep the rates with which the checkpoint was written. Under the same settings nothing
-    changes. What the optimisers have learned (their moments) stays in any case.
-    """
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Called when the checkpoint's state is in place."""
-        made: Any = pl_module.configure_optimizers()
-        if isinstance(made, dict):
-            made = [made["optimizer"]], [made["lr_scheduler"]["scheduler"]]
-        for optimizer, fresh in zip(trainer.optimizers, made[0], strict=True):
-            for group, settings in zip(optimizer.param_groups, fresh.param_groups, strict=True):
-                group.update({key: v for key, v in settings.items() if key != "params"})
-        for config, fresh in zip(trainer.lr_scheduler_configs, made[1], strict=True):
-            _follow(config.scheduler, fresh.base_lrs)
-
-
-def _follow(schedule: Any, rates: list[float]) -> None:  # noqa: ANN401 (Lightning's union)
-    """Has a schedule go on from these first rates, at the step where it is."""
-    assert isinstance(schedule, LambdaLR)
-    schedule.base_lrs = list(rates)
-    factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
-    now = [rate * factor for rate, factor in zip(rates, factors, strict=True)]
-    schedule._last_lr = list(now)
-    for group, rate in zip(schedule.optimizer.param_groups, now, strict=True):
-        group["lr"] = rate
-
-
 def stop_file(folder: Path) -> Path:
     """What asks the run in ``folder`` to save and end, where it looks for it."""
     return folder / "stop"
-
-
-def resume_point(folder: Path, resume: str, *, says: bool = True) -> Path | None:
-    """The checkpoint in ``folder`` to go on from, if there is one; damaged ones are passed over.
-
-    Args:
-        folder: of the run.
-        resume: "auto" goes on, "never" refuses a folder that holds a run.
-        says: whether to warn of damaged ones; one rank is enough.
-
-    Raises:
-        FileExistsError: the folder holds a run and ``resume`` is "never".
-        ValueError: every checkpoint is damaged.
-    """
-    last = folder / LAST
-    if resume == "never" and last.exists():
-        raise FileExistsError(
-            f"{last} exists; go on with --run.resume auto, or choose another --run.out"
-        )
-    found = checkpoints.newest(folder)
-    for path, damage in found.damaged.items() if says else ():
-        logger.warning("%s is damaged: %s; the one before is used", path, damage)
-    return found.path
 
 
 def fit_or_stop(

@@ -9,6 +9,7 @@
 Settings come from conf/default.yaml, then each --config in turn, then the command line.
 """
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -24,6 +25,8 @@ from pipeline import profiling, tracking
 from pipeline.checkpoints import LAST, check_space, sweep
 from pipeline.data import ShardData
 from pipeline.fingerprints import listed
+from pipeline.going_on import Note, Start, TakeSettings, start_of
+from pipeline.held import held
 from pipeline.heap import keep_freed_memory
 from pipeline.index import Index
 from pipeline.outcome import Best, Trained, tell
@@ -36,7 +39,6 @@ from pipeline.resume import (
     SameBuffers,
     WholeFiles,
     fit_or_stop,
-    resume_point,
     stop_file,
 )
 from pipeline.settings import RunSettings
@@ -123,44 +125,74 @@ def fit(
 
     Returns:
         What rank zero wrote; None on the other ranks.
+
+    Raises:
+        BlockingIOError: another process trains in the run's folder.
+        ValueError: the folder holds another run, or settings do not fit.
     """
     keep_freed_memory()
-    trainer, settings = setup.trainer, setup.settings
-    check_world(trainer.world_size)
-    first = trainer.global_rank == 0
-    checkpoint = resume_point(settings.out, settings.resume, says=first)
+    check_world(setup.trainer.world_size)
     setup.data.setup("fit")
-    trainer.strategy.checkpoint_io = files = WholeFiles(settings.keep_last)
-    counted = Throughput(settings.log_every)
-    world = world_of()
-    asked = stop_file(settings.out) if world and world.launcher == "Ray" else None
-    last = KeepLast(
-        settings.out, settings.checkpoint_every, files=files, resumed=checkpoint, asked=asked
-    )
-    keeping: list[Callback] = [SameBuffers(), TellSkipped(), counted, last]
-    if not first:
-        trainer.callbacks += [*keeping[:-1], *watching, last]  # type: ignore[attr-defined]
-        _train(setup, checkpoint)
+    first = setup.trainer.global_rank == 0
+    with held(setup.settings.out, "trains") if first else contextlib.nullcontext():
+        note = Note.of(setup.config, setup.data.digest)
+        start = start_of(setup.settings.out, setup.settings.resume, note, says=first)
+        last = _last(setup, note, start)
+        if first:
+            return _fit_first(setup, start, last, parent=parent, watching=watching)
+        counted = Throughput(setup.settings.log_every)
+        _train(setup, start, [*_everywhere(counted), *watching, last])
         return None
+
+
+def _last(setup: Setup, note: Note, start: Start) -> KeepLast:
+    """What keeps the run's state, on every rank."""
+    settings, world = setup.settings, world_of()
+    setup.trainer.strategy.checkpoint_io = files = WholeFiles(settings.keep_last)
+    asked = stop_file(settings.out) if world and world.launcher == "Ray" else None
+    return KeepLast(
+        settings.out, settings.checkpoint_every, files=files, note=note, resumed=start.path,
+        asked=asked,
+    )  # fmt: skip
+
+
+def _everywhere(counted: Throughput) -> list[Callback]:
+    """What every rank has, in front of what only some have."""
+    return [SameBuffers(), TakeSettings(), TellSkipped(), counted]
+
+
+def _fit_first(
+    setup: Setup,
+    start: Start,
+    last: KeepLast,
+    *,
+    parent: Run | None,
+    watching: Sequence[Callback],
+) -> Trained:
+    """Rank zero's part of ``fit``: it tells, keeps, shows and writes."""
+    trainer, settings = setup.trainer, setup.settings
+    counted, resumed = Throughput(settings.log_every), start.path is not None
+    if resumed:
+        console.print(start.told(trainer.max_steps), highlight=False, soft_wrap=True)
     _prepare(setup, tracking.store_under(parent))
-    with _open_run(setup, parent=parent, resumed=checkpoint is not None) as run:
+    with _open_run(setup, parent=parent, resumed=resumed) as run:
         record_settings(run, setup.config, _origins(setup), settings.out)
+        run.tags(start.tags)
         best = KeepBest(
             settings.out / BEST_NET, settings.best, export=partial(export, setup, run),
-            resumed=checkpoint is not None,
+            resumed=resumed, validation=setup.data.validation,
         )  # fmt: skip
         if settings.send_last:
-            files.send = partial(run.checkpoint, keep=settings.send_last)
+            last.files.send = partial(run.checkpoint, keep=settings.send_last)
         trainer.logger = Recorder(run, trainer)
         pictures = ValidationPictures(settings.pictures, setup.data.first_validated)
-        # The bar behind the counts that it shows, the checkpoint behind everything.
-        bar = show("training", every=settings.log_every, best=lambda: best.best)
-        shown = [best, pictures, *bar, *watching]
-        trainer.callbacks += [*keeping[:-1], *shown, last]  # type: ignore[attr-defined]
+        over = start.ended(trainer.max_steps)
+        bar = [] if over else show("training", every=settings.log_every, best=lambda: best.best)
         if settings.profile:
             tell_profile = partial(profiling.tell, folder=settings.out, run=run)
             trainer.profiler = profiling.StepProfile(settings.profile, done=tell_profile)  # type: ignore[attr-defined]
-        _train(setup, checkpoint)
+        # The bar behind the counts that it shows, the checkpoint behind everything.
+        _train(setup, start, [*_everywhere(counted), best, pictures, *bar, *watching, last])
         return _finish(setup, run, counted, best.best)
 
 
@@ -183,10 +215,11 @@ def _origins(setup: Setup) -> Origins:
     )  # fmt: skip
 
 
-def _train(setup: Setup, checkpoint: Path | None) -> None:
+def _train(setup: Setup, start: Start, callbacks: Sequence[Callback]) -> None:
     """Every rank's part: training, and scores of the very weights that leave the run."""
+    setup.trainer.callbacks += callbacks  # type: ignore[attr-defined]
     with cores_shared_with(setup.data.workers):
-        fit_or_stop(setup.trainer, setup.model, setup.data, checkpoint=checkpoint)
+        fit_or_stop(setup.trainer, setup.model, setup.data, checkpoint=start.path)
     if setup.model.validated_at != setup.trainer.global_step:
         setup.trainer.validate(setup.model, datamodule=setup.data, verbose=False)
 
@@ -223,6 +256,7 @@ def export(setup: Setup, run: Run, path: Path) -> None:
         "metrics": _metrics(setup.trainer),
         "protocol": str(setup.model.protocol),
         "data": {"source": index.source, "digest": index.digest()},
+        "validation": setup.data.validation,
         **_pictures(setup, index),
         "mlflow_run": run.stored_id,
     }
@@ -241,7 +275,7 @@ def _metrics(trainer: pl.Trainer) -> dict[str, float]:
 def validate(setup: Setup) -> dict[str, float]:
     """Scores the run's last checkpoint on the val split, every sample counted once."""
     check_world(setup.trainer.world_size)
-    last = resume_point(setup.settings.out, "auto")
+    last = start_of(setup.settings.out, "auto", Note.of(setup.config)).path
     if last is None:
         raise FileNotFoundError(
             f"no checkpoint {setup.settings.out / LAST}; train first, or name the run's folder "

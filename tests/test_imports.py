@@ -17,7 +17,7 @@ LIGHTNING = (
     "detection/finetune.py", "pipeline/data.py", "pipeline/train.py", "pipeline/resume.py",
     "pipeline/parsing.py", "pipeline/watch.py", "pipeline/detector.py", "pipeline/profiling.py",
     "pipeline/sweeps/objectives.py", "pipeline/sweeps/trial.py", "pipeline/sweeps/together.py",
-    "pipeline/training_bar.py", "pipeline/boxed.py",
+    "pipeline/training_bar.py", "pipeline/boxed.py", "pipeline/going_on.py",
     "pipeline/finetune.py",
     "pipeline/task_driven.py",
     "sr_module/task_driven.py",

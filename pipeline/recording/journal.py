@@ -9,7 +9,6 @@ A process that is killed leaves a journal that another one sends: nothing is onl
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -19,17 +18,16 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from pipeline.files import NoSpaceError, atomic_file, full_disk_named, link
+from pipeline.held import LOCK, WAIT_S, locked
 
-HEAD, RECORDS, SENT, FILES, LOCK = "run.json", "records.jsonl", "sent.json", "files", ".lock"
+HEAD, RECORDS, SENT, FILES = "run.json", "records.jsonl", "sent.json", "files"
 CHUNK = 2**20
 """Bytes of entries that are read at once."""
 LONG = 64 * 2**20
 """Bytes from which on a journal that was sent whole begins again at nothing."""
-WAIT_S = 20.0
-"""For a process of the same run to end: readers of a killed training live on for seconds."""
 
 Entry = dict[str, Any]
 
@@ -75,7 +73,7 @@ class Journal:
     def __init__(self, folder: Path, *, wait_s: float = WAIT_S) -> None:
         self.folder = folder
         self.head = _read_head(folder)
-        self._lock = _locked(folder / LOCK, wait_s)
+        self._lock = locked(folder / LOCK, f"records the run in {folder}", wait_s=wait_s)
         self._mutex = threading.Lock()
         sent = _read_sent(folder)
         self._offset: int = sent["offset"]
@@ -274,25 +272,6 @@ def _whole(path: Path) -> int:
                 return start + found + 1
             end = start
     return 0
-
-
-def _locked(path: Path, wait_s: float) -> IO[bytes]:
-    """The lock of a journal, held until it is closed; processes forked from this one lack it."""
-    file = path.open("ab")
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if time.monotonic() >= deadline:
-                file.close()
-                raise BlockingIOError(
-                    f"another process records the run in {path.parent}; wait for it to end, or "
-                    "choose another folder"
-                ) from None
-            time.sleep(0.1)
-        else:
-            return file
 
 
 def _linked(path: str, name: str) -> None:

@@ -18,7 +18,7 @@ import pytorch_lightning as pl
 
 from pipeline.parsing import parse, plain
 from pipeline.ray_train import fit_on_ray
-from pipeline.resume import TakeSettings, stop_file
+from pipeline.resume import stop_file
 from pipeline.sweeps.space import Point
 from pipeline.sweeps.trial import STATE, Plan, Reports, kept, measures, tidy, words_for
 from pipeline.train import Setup
@@ -105,7 +105,7 @@ def _passing_on(queue: Any) -> Any:  # noqa: ANN401 (Ray's)
 def watching(setup: Setup, *, plan: Plan, point: Point, name: str) -> list[pl.Callback]:
     """What every process of the group has besides its training."""
     reports = GroupReports(setup, plan, point, name, _report)
-    return [*measures(plan, setup), TakeSettings(), reports]
+    return [*measures(plan, setup), reports]
 
 
 def _report(metrics: dict[str, Any], place: Path) -> None:

@@ -22,7 +22,7 @@ from pipeline.addresses import default_uri, without_credentials
 from pipeline.checkpoints import LAST, newest
 from pipeline.files import atomic_file, link
 from pipeline.origin import COMMAND
-from pipeline.resume import TakeSettings, ends, stop_file
+from pipeline.resume import ends, stop_file
 from pipeline.sweeps.checks import LPIPS, STUDIED
 from pipeline.sweeps.settings import GainStudy, Lpips, Mode
 from pipeline.sweeps.space import Point
@@ -120,7 +120,7 @@ def trial(config: dict[str, Any], *, plan: Plan) -> None:
         return
     setup = _setup(plan, point, folder)
     reports = Reports(setup, plan, point, name, _report)
-    fit(setup, parent=plan.run(), watching=[*measures(plan, setup), TakeSettings(), reports])
+    fit(setup, parent=plan.run(), watching=[*measures(plan, setup), reports])
     reports.last()
 
 

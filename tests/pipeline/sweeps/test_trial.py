@@ -8,7 +8,6 @@ import torch
 from ray.tune import Checkpoint
 
 from pipeline import tracking
-from pipeline.resume import TakeSettings
 from pipeline.sweeps.settings import Lpips
 from pipeline.sweeps.trial import BEST_NET, Plan, Reports, _place, _setup, noted
 from pipeline.train import fit
@@ -42,7 +41,7 @@ def sweep(tiny, store, tmp_path):
                 reported.append({**metrics, "state": kept})
 
             reports = Reports(setup, plan, point, name, report)
-            fit(setup, parent=plan.run(), watching=[TakeSettings(), reports])
+            fit(setup, parent=plan.run(), watching=[reports])
             reports.last()
         return setup, reported
 
