@@ -30,7 +30,7 @@ from pipeline.resume import TERMINATED, stop_file
 from pipeline.settings import RaySettings, RunSettings
 from pipeline.tracking import Run
 from pipeline.transfer import Retry, is_remote
-from pipeline.world import RAY, world_of
+from pipeline.world import RAY, check_joined, world_of
 
 if TYPE_CHECKING:
     from pipeline.train import Setup
@@ -182,8 +182,9 @@ def connected(settings: RaySettings) -> contextlib.AbstractContextManager[Any]:
 
 def _check(config: Mapping[str, Any]) -> None:
     """Ray alone says how many processes there are."""
+    check_joined(1)
     world = world_of()
-    if world is not None:
+    if world is not None and world.size > 1:
         raise ValueError(
             f"ray.workers is {config['ray']['workers']}, but {world.launcher} started this process "
             f"as one of {world.size}; start the command once, or leave --ray out"

@@ -13,6 +13,16 @@ from typing import Any
 
 RAY = "SRDET_ON_RAY"
 """Set in the workers of Ray Train, whose other variables torchrun's workers have, too."""
+SHELLS = ("bash", "interactive")
+"""Names of SLURM jobs in which Lightning does not ask SLURM who trains with whom."""
+SIZES = (
+    "WORLD_SIZE",  # torch's variables, set by other means than torchrun
+    "OMPI_COMM_WORLD_SIZE",  # Open MPI
+    "PMI_SIZE",  # MPICH, Intel MPI
+    "MV2_COMM_WORLD_SIZE",  # MVAPICH
+    "JSM_NAMESPACE_SIZE",  # LSF's jsrun
+)
+"""How many processes launchers started that the Trainer does not ask."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +47,19 @@ def world_of(env: Mapping[str, str] = os.environ) -> World | None:
             return World("Ray", size, local, size // local)
         launcher = "lightning run" if "LT_CLI_USED" in env else "torchrun"
         return World(launcher, size, local, max(1, size // local))
-    # The same test as Lightning's: sbatch without srun sets no number of tasks.
-    if "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        nodes, tasks = int(env.get("SLURM_NNODES", 1)), int(env["SLURM_NTASKS"])
+    tasks = int(env.get("SLURM_NTASKS", 0))
+    if tasks == _tasks_of_step(env) and env.get("SLURM_JOB_NAME") not in SHELLS:
+        nodes = int(env.get("SLURM_NNODES", 1))
         return World("srun", tasks, int(env.get("SLURM_NTASKS_PER_NODE", tasks // nodes)), nodes)
     return None
+
+
+def _tasks_of_step(env: Mapping[str, str]) -> int:
+    """How many tasks srun started beside this one; 1 where it is the allocation's own shell.
+
+    SLURM_NTASKS is there, too, what the allocation was asked for; only srun sets the step's number.
+    """
+    return int(env.get("SLURM_STEP_NUM_TASKS", 1))
 
 
 def _check_even(size: int, local: int) -> None:
@@ -75,7 +93,11 @@ def trainer_world(
     }
     fitted = {**trainer, **{key: env[name] for key, name in names.items() if env.get(name)}}
     world = world_of(env)
-    if world is not None:
+    if world is None:
+        _check_slurm(env)
+        check_joined(_processes(fitted), env)
+    else:
+        _check_even_tasks(world, env)
         _check_asked("devices", fitted.get("devices"), world, world.devices)
         # 1 is what a configuration says of nodes where it says nothing.
         nodes = fitted.get("num_nodes")
@@ -89,6 +111,50 @@ def trainer_world(
         # uses all, looking for the unused walks the graph for nothing, and DDP complains of it.
         fitted["strategy"] = "ddp" if whole_steps else "ddp_find_unused_parameters_true"
     return fitted
+
+
+def _check_slurm(env: Mapping[str, str]) -> None:
+    """Refuses what Lightning would train N times alone, or wait for until the job's end."""
+    name, step, tasks = env.get("SLURM_JOB_NAME"), _tasks_of_step(env), env.get("SLURM_NTASKS", "1")
+    if name in SHELLS and step > 1:
+        raise ValueError(
+            f"srun started {step} tasks, but in a job called '{name}' Lightning would train each "
+            "alone; give another name, as in SLURM_JOB_NAME=srdet srun ..., or start one task"
+        )
+    if name not in SHELLS and step != int(tasks):
+        raise ValueError(
+            f"SLURM has {tasks} tasks for this job, but this process is not started as one of "
+            "them; start it with `srun ...`, or, to train alone, with SLURM_JOB_NAME=interactive"
+        )
+
+
+def _check_even_tasks(world: World, env: Mapping[str, str]) -> None:
+    if world.launcher == "srun" and world.size > 1 and "SLURM_NTASKS_PER_NODE" not in env:
+        raise ValueError(
+            f"srun started {world.size} tasks without saying how many a node, which Lightning asks "
+            f"for; start it with --ntasks-per-node={world.devices}"
+        )
+
+
+def check_joined(processes: int, env: Mapping[str, str] = os.environ) -> None:
+    """Refuses to train alone, once for each process, what an unknown launcher started N times.
+
+    Args:
+        processes: that the Trainer makes or is one of.
+        env: the process environment.
+
+    Raises:
+        ValueError: the environment tells of several processes, and nothing would join them.
+    """
+    for name in SIZES:
+        size = int(env.get(name) or 1)
+        # Lightning's own processes know their place by LOCAL_RANK, and it joins them.
+        if size > 1 and not ("LOCAL_RANK" in env and size == processes):
+            raise ValueError(
+                f"{name} is {size}, but the launcher that set it is none that srdet knows, and "
+                f"{size} processes would train alone; start them with `lightning run --devices "
+                f"{size} ...`, torchrun or srun, or take {name} out of the environment"
+            )
 
 
 def _check_asked(key: str, asked: object, world: World, launched: int) -> None:

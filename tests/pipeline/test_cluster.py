@@ -63,8 +63,9 @@ tasks = int(os.environ["SLURM_NTASKS"])
 words = [word for word in sys.argv[1:]]
 while words[0].startswith("-"):
     words.pop(0)
+step = {**os.environ, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": str(tasks)}
 started = [
-    subprocess.Popen(words, env={**os.environ, "SLURM_PROCID": str(n), "SLURM_LOCALID": str(n)})
+    subprocess.Popen(words, env={**step, "SLURM_PROCID": str(n), "SLURM_LOCALID": str(n)})
     for n in range(tasks)
 ]
 sys.exit(max(process.wait() for process in started))

@@ -8,7 +8,10 @@ from pipeline.world import RAY, World, check_world, cores_shared_with, trainer_w
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 LIGHTNING = {**TORCHRUN, "LT_CLI_USED": "1", "LT_DEVICES": "4", "LT_NUM_NODES": "2"}
 ON_RAY = {RAY: "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
-SLURM = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}
+ALLOCATION = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2"}
+SLURM = {**ALLOCATION, "SLURM_PROCID": "3", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8"}
+SHELL = {**ALLOCATION, "SLURM_JOB_NAME": "interactive"}
+INTERACTIVE_STEP = {**SHELL, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}  # salloc may use one
 
 
 @pytest.mark.parametrize(
@@ -19,12 +22,15 @@ SLURM = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}
         (LIGHTNING, World("lightning run", 8, 4, 2)),
         (ON_RAY, World("Ray", 8, 4, 2)),
         (SLURM, World("srun", 8, 4, 2)),
-        ({**SLURM, "SLURM_NTASKS_PER_NODE": "4"}, World("srun", 8, 4, 2)),
+        ({**SLURM, "SLURM_JOB_NAME": "srdet"}, World("srun", 8, 4, 2)),
         ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, World("srun", 1, 1, 1)),
         ({**SLURM, **TORCHRUN}, World("torchrun", 8, 4, 2)),  # torchrun inside an allocation
-        ({**SLURM, "SLURM_JOB_NAME": "interactive"}, None),
-        ({**SLURM, "SLURM_JOB_NAME": "bash"}, None),
-        ({"SLURM_PROCID": "0", "SLURM_NNODES": "2"}, None),  # sbatch without srun
+        ({**SLURM, **SHELL, **TORCHRUN}, World("torchrun", 8, 4, 2)),
+        (SHELL, None),
+        (INTERACTIVE_STEP, None),
+        ({**SHELL, "SLURM_JOB_NAME": "bash"}, None),
+        ({**ALLOCATION, "SLURM_PROCID": "0"}, None),  # sbatch without srun
+        ({"SLURM_PROCID": "0", "SLURM_NNODES": "2"}, None),
     ],
 )
 def test_the_world_is_read_from_each_launchers_environment(env, expected):
@@ -83,6 +89,54 @@ def test_under_no_launcher_do_processes_train_alone_without_a_word(env, launcher
         check_world(1, env)
     fitted = trainer_world({"accelerator": "cpu", "devices": "auto"}, env)
     assert (fitted["devices"], fitted["num_nodes"]) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({**SLURM, **SHELL}, "srun started 8 tasks, .* 'interactive'.* SLURM_JOB_NAME=srdet srun"),
+        ({**SLURM, "SLURM_JOB_NAME": "bash"}, "srun started 8 tasks, .* 'bash'"),
+        (ALLOCATION, "SLURM has 8 tasks for this job, .* `srun ...`"),
+        ({**INTERACTIVE_STEP, "SLURM_JOB_NAME": "mine"}, "SLURM has 8 tasks for this job"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "WORLD_SIZE is 2, .* `lightning run --devices 2 ...`"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE is 2"),
+        ({"PMI_SIZE": "4", "PMI_RANK": "0"}, "PMI_SIZE is 4"),
+        ({"MV2_COMM_WORLD_SIZE": "2"}, "MV2_COMM_WORLD_SIZE is 2"),
+        ({"JSM_NAMESPACE_SIZE": "6"}, "JSM_NAMESPACE_SIZE is 6"),
+    ],
+)
+@pytest.mark.parametrize("devices", ["auto", 1, 2])
+def test_one_of_several_processes_that_nothing_joins_does_not_train_alone(env, message, devices):
+    with pytest.raises(ValueError, match=message):
+        trainer_world({"accelerator": "cpu", "devices": devices}, env)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        SHELL,
+        INTERACTIVE_STEP,
+        {"SLURM_JOB_NAME": "bash", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"},  # srun --pty
+        {"WORLD_SIZE": "1", "RANK": "0"},
+        {"OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "1"},
+    ],
+)
+def test_an_allocations_shell_and_a_world_of_one_may_train_alone(env):
+    fitted = trainer_world({"accelerator": "cpu", "devices": 1}, env)
+    assert (fitted["devices"], fitted.get("strategy", "auto")) == (1, "auto")
+
+
+def test_processes_that_lightning_itself_started_are_joined():
+    child = {"WORLD_SIZE": "2", "LOCAL_RANK": "1", "NODE_RANK": "0"}
+    assert trainer_world({"accelerator": "cpu", "devices": 2}, child)["devices"] == 2
+    with pytest.raises(ValueError, match="WORLD_SIZE is 2"):
+        trainer_world({"accelerator": "cpu", "devices": 1}, child)
+
+
+def test_tasks_that_srun_spread_as_it_liked_are_refused_before_lightning_does():
+    env = {key: value for key, value in SLURM.items() if key != "SLURM_NTASKS_PER_NODE"}
+    with pytest.raises(ValueError, match=r"srun started 8 tasks .* --ntasks-per-node=4"):
+        trainer_world({"accelerator": "cpu"}, env)
 
 
 @pytest.mark.parametrize("asked", [{}, {"devices": 4, "num_nodes": 2}, {"devices": "-1"}])
