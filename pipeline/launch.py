@@ -9,19 +9,22 @@ the launcher's environment: Lightning's Trainer alone would not, and would train
 without a word.
 """
 
+import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from pipeline.world import gpus
+from pipeline.placing import placed
 
 USAGE = """\
 usage: lightning run [model] [launcher options] SCRIPT [script options]
 
 launcher options, all before SCRIPT (NAME VALUE or NAME=VALUE):
-  --devices N        processes on this node, or which GPUs: 8, 0,3, auto           (default 1)
+  --devices N        processes on this node, or which GPUs: 8 or 0,3 (3, is the one GPU 3);
+                     auto: all GPUs of this machine, one process without any        (default 1)
   --accelerator A    auto, cpu, cuda, gpu, mps                    (default: the script's own)
   --strategy S       ddp, fsdp, ...                               (default: the script's own)
   --precision P      32-true, bf16-mixed, ...                     (default: the script's own)
@@ -35,6 +38,7 @@ all words after SCRIPT belong to it, for example:
 
 `srdet launch` is the same under a name that no other package has.
 """
+HELP = ("-h", "--help")
 DEFAULTS: dict[str, str | None] = {
     "devices": "1",
     "accelerator": None,
@@ -45,6 +49,7 @@ DEFAULTS: dict[str, str | None] = {
     "main_address": "127.0.0.1",
     "main_port": "29400",
 }
+LAST_PORT = 65535
 CHOICES = {
     "accelerator": ("auto", "cpu", "cuda", "gpu", "mps"),
     "precision": (
@@ -61,10 +66,22 @@ def main(words: list[str]) -> int:
         ValueError: an option or value that is not known, or no script.
     """
     words = words[1:] if words[:1] == ["model"] else words
-    if not words or words[0] in ("-h", "--help"):
+    if _asks_help(words):
         sys.stdout.write(USAGE)
         return 0
     return _launch(*launcher_words(words))
+
+
+def _asks_help(words: Sequence[str]) -> bool:
+    """Whether help stands among the launcher's options; behind the script it is the script's."""
+    left = list(words)
+    while left and left[0].startswith("-"):
+        word = left.pop(0)
+        if word in HELP:
+            return True
+        if "=" not in word and left and not left[0].startswith("-"):
+            left.pop(0)
+    return not words
 
 
 def lightning_main(argv: Sequence[str] | None = None) -> int:
@@ -79,8 +96,14 @@ def lightning_main(argv: Sequence[str] | None = None) -> int:
     foreign = foreign_lightning()
     if foreign is not None:
         return _hand_on(foreign, words)
+    if words and words[0] not in HELP:
+        sys.stderr.write(
+            f"lightning: error: unknown word '{words[0]}'; the one word here is `run` (`lightning "
+            "run --help`), all others belong to the package lightning-sdk, which is not installed\n"
+        )
+        return 2
     sys.stderr.write(USAGE)
-    return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    return 0 if words else 2
 
 
 def foreign_lightning() -> EntryPoint | None:
@@ -133,13 +156,21 @@ def _checked(name: str, value: str) -> str:
         raise unknown(f"value of --{name}", value, CHOICES[name])
     if name in ("num_nodes", "node_rank", "main_port") and not value.isdecimal():
         raise ValueError(f"--{name.replace('_', '-')} is '{value}'; it must be a whole number")
-    if name == "devices" and value != "auto" and not value.replace(",", "").isdecimal():
-        raise ValueError(f"--devices is '{value}'; allowed: a number, GPUs such as 0,3, or auto")
+    if name == "strategy" and value == "dp":
+        raise ValueError("--strategy is dp, one process for several GPUs, which Lightning no "
+                         "longer has; choose ddp, one process a GPU")  # fmt: skip
+    if name == "devices" and (value == "0" or not re.fullmatch(r"auto|\d+(,\d+)*,?", value)):
+        raise ValueError(f"--devices is '{value}'; allowed: a number from 1, GPUs such as 0,3, or "
+                         "auto")  # fmt: skip
     return value
 
 
 def _numbered(options: Mapping[str, str | None], script: str) -> Namespace:
     nodes, rank, port = (int(options[k] or 0) for k in ("num_nodes", "node_rank", "main_port"))
+    if nodes < 1:
+        raise ValueError(f"--num-nodes is {nodes}; it counts all nodes and must be 1 or more")
+    if not 1 <= port <= LAST_PORT:
+        raise ValueError(f"--main-port is {port}; ports go from 1 to {LAST_PORT}")
     if rank >= nodes:
         raise ValueError(
             f"--node-rank is {rank}; with --num-nodes {nodes} it goes from 0 to {nodes - 1}"
@@ -150,14 +181,15 @@ def _numbered(options: Mapping[str, str | None], script: str) -> Namespace:
 
 def _launch(options: Namespace, words: list[str]) -> int:
     """Starts the processes and waits for them; the status of the first that failed."""
-    from lightning_fabric.cli import main as launcher
+    from lightning_fabric import cli
+    from torch.distributed import DistNetworkError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    if options.accelerator in ("cuda", "gpu") and not gpus(options.accelerator):
-        raise ValueError(f"--accelerator is {options.accelerator}, but torch sees no GPU here")
+    place = placed(options.accelerator, options.devices)
+    os.environ.update(place.environment)
     try:
-        launcher(options, words)
+        cli.main(Namespace(**{**vars(options), "devices": str(place.processes)}), words)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         status = 128 - failure.exitcode if failure.exitcode < 0 else failure.exitcode
@@ -166,4 +198,10 @@ def _launch(options: Namespace, words: list[str]) -> int:
         return int(status)
     except SignalException as stop:
         return 128 + int(stop.sigval)
+    except DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise ValueError(
+            f"port {options.main_port} is taken on this machine; choose another with --main-port"
+        ) from error
     return 0

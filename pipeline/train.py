@@ -218,7 +218,8 @@ def _origins(setup: Setup) -> Origins:
 def _train(setup: Setup, start: Start, callbacks: Sequence[Callback]) -> None:
     """Every rank's part: training, and scores of the very weights that leave the run."""
     setup.trainer.callbacks += callbacks  # type: ignore[attr-defined]
-    with cores_shared_with(setup.data.workers):
+    started = 1 if world_of() else setup.trainer.num_devices  # by Lightning, in fit
+    with cores_shared_with(setup.data.workers, processes=started):
         fit_or_stop(setup.trainer, setup.model, setup.data, checkpoint=start.path)
     if setup.model.validated_at != setup.trainer.global_step:
         setup.trainer.validate(setup.model, datamodule=setup.data, verbose=False)

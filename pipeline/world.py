@@ -13,6 +13,8 @@ from typing import Any
 
 RAY = "SRDET_ON_RAY"
 """Set in the workers of Ray Train, whose other variables torchrun's workers have, too."""
+SHARE = "SRDET_CORES"
+"""A process's share of the cores, set by our launcher together with OMP_NUM_THREADS."""
 SHELLS = ("bash", "interactive")
 """Names of SLURM jobs in which Lightning does not ask SLURM who trains with whom."""
 SIZES = (
@@ -232,18 +234,31 @@ def check_world(size: int, env: Mapping[str, str] = os.environ) -> None:
 
 
 @contextlib.contextmanager
-def cores_shared_with(readers: int) -> Iterator[None]:
+def cores_shared_with(readers: int, *, processes: int = 1) -> Iterator[None]:
     """Training on a CPU leaves a core to each data reader, but one core at least to itself.
 
     OpenMP's threads wait for each other in every operation: where one of them shares its core, all
-    stand still, and two threads are several times slower than one. ``OMP_NUM_THREADS`` overrides.
+    stand still, and two threads are several times slower than one. ``OMP_NUM_THREADS`` overrides,
+    unless it is the share that our launcher gave.
+
+    Args:
+        readers: processes that read for this one.
+        processes: that Lightning will start here, this one included, to share its cores.
     """
     import torch
 
-    before = torch.get_num_threads()
-    if readers and "OMP_NUM_THREADS" not in os.environ and not torch.cuda.is_available():
-        torch.set_num_threads(max(1, before - readers))
+    given, before = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
+    ours = given in (None, os.environ.get(SHARE)) and not torch.cuda.is_available()
+    if readers and ours:
+        threads = max(1, before // processes - readers)
+        torch.set_num_threads(threads)
+        # Lightning would take all cores again, and the processes that it starts with it.
+        os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        if given is None:
+            os.environ.pop("OMP_NUM_THREADS", None)
+        else:
+            os.environ["OMP_NUM_THREADS"] = given

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,8 +11,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from pipeline import cli, launch
+from pipeline import cli
 from pipeline.launch import launcher_words, lightning_main
+from pipeline.world import SHARE
 from sr_module.checkpoint import read_provenance
 
 ROOT = Path(__file__).parents[2]
@@ -20,12 +22,21 @@ SCRIPTS = Path(sys.executable).parent
 
 def test_the_lightning_command_has_one_word(capsys):
     assert lightning_main(["--help"]) == 0
-    assert lightning_main(["fit"]) == 2
     assert lightning_main([]) == 2
     assert lightning_main(["run", "--help"]) == 0
+    assert lightning_main(["run", "--devices", "2", "--help"]) == 0
+    assert lightning_main(["run", "--devices=2", "--accelerator", "-h", "x.py"]) == 0
     assert cli.main(["launch", "--help"]) == 0
     captured = capsys.readouterr()
-    assert (captured.out + captured.err).count("usage: lightning run") == 5
+    assert (captured.out + captured.err).count("usage: lightning run") == 6
+    assert "error" not in captured.err
+
+
+def test_another_word_without_a_foreign_command_is_said_to_be_unknown(capsys):
+    assert lightning_main(["fit", "--help"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("lightning: error: unknown word 'fit'; the one word here is `run`")
+    assert "lightning-sdk, which is not installed" in told
 
 
 def test_a_launch_without_a_script_is_refused(capsys):
@@ -45,6 +56,14 @@ def test_a_launch_without_a_script_is_refused(capsys):
         (["--num-nodes", "two", "x.py"], "--num-nodes is 'two'; it must be a whole number"),
         (["--node_rank", "2", "--num_nodes=2", "x.py"], "--node-rank is 2; with --num-nodes 2"),
         (["--devices", "gpu", "x.py"], "--devices is 'gpu'; allowed: a number"),
+        (["--devices", "0", "x.py"], "--devices is '0'; allowed: a number from 1"),
+        (["--devices", "0,,3", "x.py"], "--devices is '0,,3'; allowed: a number from 1"),
+        (["--devices", ",", "x.py"], "--devices is ','; allowed: a number from 1"),
+        (["--devices", "-1", "x.py"], "--devices is '-1'; allowed: a number from 1"),
+        (["--num-nodes", "0", "x.py"], "--num-nodes is 0; it counts all nodes and must be 1"),
+        (["--main-port", "99999", "x.py"], "--main-port is 99999; ports go from 1 to 65535"),
+        (["--main-port", "0", "x.py"], "--main-port is 0; ports go from 1 to 65535"),
+        (["--strategy", "dp", "--devices", "4", "x.py"], "--strategy is dp, one process for"),
         (["--devices"], "--devices needs a value"),
         (["train.py", "fit"], "no script 'train.py' in"),
     ],
@@ -56,11 +75,52 @@ def test_what_the_launcher_does_not_know_is_refused_in_words(tmp_path, monkeypat
         launcher_words(words)
 
 
-def test_gpus_that_are_not_there_are_refused_before_anything_starts(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(launch, "gpus", lambda _: 0)
+def test_devices_that_are_not_there_are_refused_before_anything_starts(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     (tmp_path / "x.py").touch()
-    assert lightning_main(["run", "--accelerator", "cuda", str(tmp_path / "x.py")]) == 2
-    assert "--accelerator is cuda, but torch sees no GPU here" in capsys.readouterr().err
+    for words in (["--accelerator", "cuda"], ["--accelerator", "cpu", "--devices", "0,3"]):
+        assert lightning_main(["run", *words, str(tmp_path / "x.py")]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert "--accelerator is cuda, but torch sees no such device here" in told[0]
+    assert "--devices is 0,3, which names GPUs, but the processes compute on the CPU" in told[1]
+
+
+def test_gpus_that_were_named_are_all_that_the_started_processes_see(tmp_path, monkeypatch):
+    started = {}
+
+    def start(options, words):
+        started.update(os.environ, devices=options.devices, words=words)
+
+    monkeypatch.setattr("lightning_fabric.cli.main", start)
+    for name in ("CUDA_VISIBLE_DEVICES", SHARE):  # set by the launcher, and taken back afterwards
+        monkeypatch.setenv(name, "")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    (tmp_path / "x.py").touch()
+    words = ["run", "--accelerator", "cuda", "--devices", "2,3", str(tmp_path / "x.py"), "fit"]
+    assert lightning_main(words) == 0
+    assert started["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert (started["devices"], started["words"]) == ("2", ["fit"])
+    assert int(started["OMP_NUM_THREADS"]) == max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def test_a_port_that_is_taken_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "x.py").touch()
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [str(SCRIPTS / "lightning"), "run", "--accelerator", "cpu", "--main-port", port]
+        done = subprocess.run(
+            [*command, str(tmp_path / "x.py")], capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 2
+    said = f"port {port} is taken on this machine; choose another with --main-port"
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_options_before_the_script_are_the_launchers_and_all_behind_it_the_scripts(

@@ -1,9 +1,20 @@
+import os
+
 import pytest
 import torch
+from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 
 from pipeline import world
 from pipeline.train import configured
-from pipeline.world import RAY, World, check_world, cores_shared_with, trainer_world, world_of
+from pipeline.world import (
+    RAY,
+    SHARE,
+    World,
+    check_world,
+    cores_shared_with,
+    trainer_world,
+    world_of,
+)
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 LIGHTNING = {**TORCHRUN, "LT_CLI_USED": "1", "LT_DEVICES": "4", "LT_NUM_NODES": "2"}
@@ -227,6 +238,45 @@ def test_training_leaves_a_core_to_each_reader_and_takes_them_back(monkeypatch):
         with cores_shared_with(readers):
             pass
     assert taken == [8, 6, 8, 1, 8]
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("given", "share", "expected"),
+    [
+        (None, None, 6),
+        ("8", "8", 6),  # of our launcher
+        ("8", None, 8),  # of the user
+        ("8", "4", 8),  # of the user, in a launcher's shell
+    ],
+)
+def test_the_launchers_share_of_cores_is_shared_with_readers_and_the_users_number_is_not(
+    monkeypatch, given, share, expected
+):
+    for name, value in (("OMP_NUM_THREADS", given), (SHARE, share)):
+        monkeypatch.delenv(name, raising=False)
+        if value:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    threads = [8]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    with cores_shared_with(2):
+        assert threads[-1] == expected
+    assert threads[-1] == 8
+    assert os.environ.get("OMP_NUM_THREADS") == given
+
+
+def test_lightnings_own_processes_share_the_cores_and_leave_some_to_readers(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    with cores_shared_with(1, processes=2):
+        _set_num_threads_if_needed(2)  # as Lightning does when it starts processes
+        assert taken == [3]
+        assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
 @pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
