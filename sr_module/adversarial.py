@@ -145,16 +145,19 @@ class Adversarial(SRTraining):
         lr, hr = batch[0], self.net.target(batch[1])
         generator, discriminator = self._optimizers()
         last = self.batches_done() % self.accumulate == 0  # this one is counted already
-        # The true pictures are judged once, for both losses: neither network moves in between.
+        with generator.toggle_model():
+            sr = self.net(lr)
+        # All pictures are judged once, for both losses: neither network moves in between.
+        made = sr.detach().requires_grad_()
         with discriminator.toggle_model():
-            real = self.discriminator(hr).float()
+            real, fake = self.discriminator(hr).float(), self.discriminator(made).float()
+        gan = self._gan(sr, made, real.detach(), fake)
         # Processes exchange gradients once a step: those of the batches before are in the sum.
         with generator.toggle_model(sync_grad=last):
-            sr = self.net(lr)
-            loss = guarded(self._generator_loss(sr, hr, real.detach()))
+            loss = guarded(self._generator_loss(sr, hr, gan))
             self.manual_backward(loss / self.accumulate)
         with discriminator.toggle_model(sync_grad=last):
-            loss = guarded(self._discriminator_loss(sr.detach(), real))
+            loss = guarded(self._discriminator_loss(real, fake))
             self.manual_backward(loss / self.accumulate)
         if last:
             self._step_both(generator, discriminator)
@@ -184,7 +187,23 @@ class Adversarial(SRTraining):
         both = checkpoint.get("steps", (checkpoint["global_step"],) * 2)
         self.generator_steps, self.discriminator_steps = both
 
-    def _generator_loss(self, sr: Tensor, hr: Tensor, real: Tensor) -> Tensor:
+    def _gan(self, sr: Tensor, made: Tensor, real: Tensor, fake: Tensor) -> Tensor | None:
+        """The generator's GAN loss as a function of ``sr``; None while the generator warms up.
+
+        Its gradient is taken as far as ``made``, which is ``sr`` cut off from the generator, so
+        that nothing reaches the discriminator's weights, and DDP, which looks for the weights that
+        a loss depends on, finds the generator's alone.
+        """
+        if self.global_step < self.warmup_steps:
+            return None
+        loss = self.gan.generator(real, fake)
+        # float16's gradients would vanish unless scaled up; Lightning does that to whole losses
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = loss.new_ones(()) if scaler is None else scaler.scale(loss.new_ones(()))
+        (gradient,) = torch.autograd.grad(loss * scale, made, retain_graph=True)
+        return loss.detach() + ((sr - sr.detach()).float() * (gradient.float() / scale)).sum()
+
+    def _generator_loss(self, sr: Tensor, hr: Tensor, gan: Tensor | None) -> Tensor:
         target = sharpen(hr) if self.sharpen_targets else hr
         parts = {"train/pixel": self.criterion(sr.float(), target)}
         total = self.pixel_weight * parts["train/pixel"]
@@ -194,16 +213,14 @@ class Adversarial(SRTraining):
         if self.tv_weight:
             parts["train/tv"] = total_variation(sr)
             total = total + self.tv_weight * parts["train/tv"]
-        if self.global_step >= self.warmup_steps:
-            fake = self.discriminator(sr).float()
-            parts["train/gan"] = self.gan.generator(real, fake)
-            total = total + self.gan_weight * parts["train/gan"]
+        if gan is not None:
+            parts["train/gan"] = gan
+            total = total + self.gan_weight * gan
         self.log_dict({name: part.detach() for name, part in parts.items()})
         self.log("train/loss", total.detach(), prog_bar=True)
         return total
 
-    def _discriminator_loss(self, sr: Tensor, real: Tensor) -> Tensor:
-        fake = self.discriminator(sr).float()
+    def _discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         loss = self.gan.discriminator(real, fake)
         means = {"train/real": real.detach().mean(), "train/fake": fake.detach().mean()}
         self.log_dict({"train/loss_d": loss.detach(), **means})

@@ -1,3 +1,4 @@
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,52 @@ def test_each_loss_gives_gradients_to_its_own_network_alone():
     generator, discriminator = ([False, True], [True, False]), ([True, False], [False, True])
     assert seen == [generator, discriminator] * 2
     assert all(p.requires_grad for p in spy.discriminator.parameters())
+
+
+@pytest.mark.parametrize("gan", ["vanilla", "ragan", "lsgan", "hinge"])
+@pytest.mark.parametrize("scaler", [None, torch.amp.GradScaler("cpu", init_scale=1024.0)])
+def test_the_generators_gradient_is_that_of_its_loss_through_the_discriminator(gan, scaler):
+    lrs, found = [], []
+
+    class Spy(Adversarial):
+        def on_fit_start(self):
+            super().on_fit_start()
+            if scaler is not None:  # as in 16-mixed, which is for GPUs only
+                self.trainer.precision_plugin.scaler = scaler
+
+        def training_step(self, batch, batch_idx):
+            lrs.append((batch, deepcopy(self.net), deepcopy(self.discriminator)))
+            super().training_step(batch, batch_idx)
+
+        def _step(self, optimizer):
+            found.append(gradients(self.net))
+            super()._step(optimizer)
+
+    spy = Spy(
+        "msrresnet", arch_args=TINY, discriminator_args={"features": 4}, gan=gan, gan_weight=10.0
+    )
+    run(spy, 1)
+    ((lr, hr), net, discriminator) = lrs[0]
+    sr, real = net(lr), discriminator(hr).detach()
+    loss = 1e-2 * F.l1_loss(sr, hr) + 10 * spy.gan.generator(real, discriminator(sr))
+    expected = torch.autograd.grad(loss, list(net.parameters()))
+    for exact, grad in zip(expected, found[0], strict=True):
+        assert torch.allclose(exact, grad, rtol=1e-4, atol=1e-6 * exact.abs().max())
+
+
+def test_the_discriminator_judges_every_picture_once():
+    shapes = []
+
+    class Spy(Adversarial):
+        def on_fit_start(self):
+            super().on_fit_start()
+            self.discriminator.register_forward_hook(
+                lambda module, given, logits: shapes.append(given[0].shape)
+            )
+
+    spy = Spy("msrresnet", arch_args=TINY, discriminator_args={"features": 4})
+    run(spy, 2)
+    assert shapes == [(2, 3, 32, 32)] * 4  # true and made, of each batch
 
 
 def test_each_optimiser_moves_its_own_network_alone():
