@@ -46,7 +46,26 @@ _OPENED_BY = {
 }
 
 
-class StepProfile(Profiler):
+class LoaderClock(Profiler):
+    """Counts the seconds in which training waited for its data loader, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited = 0.0
+        self._asked = 0.0
+
+    def start(self, action_name: str) -> None:
+        """Something begins."""
+        if action_name.endswith(_NEXT):
+            self._asked = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        """Something ends."""
+        if action_name.endswith(_NEXT):
+            self.waited += time.perf_counter() - self._asked
+
+
+class StepProfile(LoaderClock):
     """Divides ``steps`` steps into phases, hands them over once, and is silent afterwards.
 
     Args:
@@ -68,6 +87,7 @@ class StepProfile(Profiler):
 
     def start(self, action_name: str) -> None:
         """Something begins."""
+        super().start(action_name)
         if self._finished:
             return
         name = action_name.rpartition(".")[2]
@@ -82,6 +102,7 @@ class StepProfile(Profiler):
 
     def stop(self, action_name: str) -> None:
         """Something ends."""
+        super().stop(action_name)
         if self._finished:
             return
         name = action_name.rpartition(".")[2]

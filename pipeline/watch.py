@@ -12,6 +12,7 @@ from pytorch_lightning.loggers.logger import Logger
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.profiling import LoaderClock
 from pipeline.tracking import Run
 from sr_module.net import evaluating
 from sr_module.resize import imresize
@@ -32,6 +33,7 @@ class Throughput(pl.Callback):
         self.seen = 0
         """Images of all ranks so far, those before a resume included."""
         self._before, self._began, self._stopped = 0.0, 0.0, 0.0
+        self._loader = LoaderClock()
         self._restart()
 
     @property
@@ -40,7 +42,10 @@ class Throughput(pl.Callback):
         return self._before + self._stopped - self._began
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clocks."""
+        given = getattr(trainer, "profiler", None)
+        self._loader = given if isinstance(given, LoaderClock) else LoaderClock()
+        trainer.profiler = self._loader  # type: ignore[attr-defined]
         self._began = self._stopped = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -48,18 +53,12 @@ class Throughput(pl.Callback):
         self._stopped = time.perf_counter()
 
     def _restart(self) -> None:
-        self._since, self._images, self._waited = time.perf_counter(), 0, 0.0
-        self._ended = self._since
+        self._since, self._images = time.perf_counter(), 0
+        self._waited = self._loader.waited
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation and worker start between epochs are not training speed."""
         self._restart()
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        """What passed since the last step's end was waiting for data."""
-        self._waited += time.perf_counter() - self._ended
 
     def on_train_batch_end(
         self,
@@ -70,15 +69,17 @@ class Throughput(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Counts, and logs every ``every`` steps."""
-        self._ended = self._stopped = time.perf_counter()
+        self._stopped = time.perf_counter()
         images = len(batch[1]) * trainer.world_size
         self._images += images
         self.seen += images
         if trainer.global_step % self.every:
             return
-        seconds = self._ended - self._since
+        seconds = self._stopped - self._since
         pl_module.log("train/images_per_s", self._images / seconds, prog_bar=True)
-        pl_module.log("train/data_wait", self._waited / seconds, prog_bar=True)
+        pl_module.log(
+            "train/data_wait", (self._loader.waited - self._waited) / seconds, prog_bar=True
+        )
         pl_module.log("train/learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
         pl_module.log("train/images_seen", float(self.seen))
         self._restart()

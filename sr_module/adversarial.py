@@ -168,8 +168,9 @@ class Adversarial(SRTraining):
         self.generator_steps += 1
         self._step(discriminator)
         self.discriminator_steps += 1
-        self.log("train/generator_steps", float(self.generator_steps))
-        self.log("train/discriminator_steps", float(self.discriminator_steps))
+        # tensors on the host: numbers would be copied to the device, which waits for it
+        self.log("train/generator_steps", torch.tensor(float(self.generator_steps)))
+        self.log("train/discriminator_steps", torch.tensor(float(self.discriminator_steps)))
         self.move_average(self.global_step)
         schedules = self.lr_schedulers()
         for schedule in schedules if isinstance(schedules, list) else [schedules]:

@@ -1,4 +1,5 @@
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,37 @@ def test_speed_waiting_and_images_seen_are_logged_every_so_many_steps(run):
     assert [step for step, _ in run.history("train/images_per_s")] == [2, 4, 6]
     assert run.history("train/images_seen") == [(2, 4), (4, 8), (6, 12)]
     assert run.history("train/learning_rate")[0][1] == pytest.approx(2e-4)
-    assert all(0 <= share <= 1 for _, share in run.history("train/data_wait"))
     assert all(speed > 0 for _, speed in run.history("train/images_per_s"))
+
+
+class Slow(TensorDataset):
+    """Pictures that take their time."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        time.sleep(0.1)
+        return super().__getitem__(index)
+
+
+class SlowToPrepare(Regression):
+    """A module that takes its time with a batch that is there."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        time.sleep(0.2)
+        return super().on_after_batch_transfer(batch, dataloader_idx)
+
+
+@pytest.mark.parametrize("slow", ["data", "preparing"])
+def test_waiting_for_data_is_the_data_loaders_time_and_nothing_elses(slow):
+    kind, pictures = (Regression, Slow) if slow == "data" else (SlowToPrepare, TensorDataset)
+    hr = torch.rand(12, 3, 32, 32)
+    trainer = pl.Trainer(
+        max_steps=6, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[Throughput(6)],
+    )  # fmt: skip
+    module = kind("msrresnet", arch_args={"features": 8, "blocks": 1})
+    trainer.fit(module, DataLoader(pictures(imresize(hr, 0.25), hr), 2))
+    share = float(trainer.callback_metrics["train/data_wait"])
+    assert share > 0.5 if slow == "data" else share < 0.2
 
 
 def test_a_short_epoch_does_not_hide_the_speed(run):

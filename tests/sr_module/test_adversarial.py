@@ -209,6 +209,20 @@ def test_the_generators_gradient_is_that_of_its_loss_through_the_discriminator(g
         assert torch.allclose(exact, grad, rtol=1e-4, atol=1e-6 * exact.abs().max())
 
 
+def test_no_step_logs_a_number_that_lightning_would_copy_to_the_device():
+    kinds = set()
+
+    class Spy(Adversarial):
+        def log(self, name, value, *args, **kwargs):
+            kinds.add(type(value))
+            super().log(name, value, *args, **kwargs)
+
+    watch = Watch()
+    run(Spy("msrresnet", arch_args=TINY, discriminator_args={"features": 4}), 2, watch)
+    assert kinds == {Tensor}
+    assert watch.logged[1]["train/generator_steps"] == 2
+
+
 def test_the_discriminator_judges_every_picture_once():
     shapes = []
 
