@@ -5,6 +5,7 @@ without keeping it; a thread encodes while the next rows are computed.
 """
 
 import errno
+import logging
 import os
 import queue
 import struct
@@ -19,10 +20,13 @@ import numpy as np
 from PIL import Image
 
 from pipeline.files import atomic_file
-from pipeline.raster import Raster, vips
+from pipeline.raster import EXIF, Raster, vips
+from pipeline.tiff_exif import ExifError, add_exif
 
 if TYPE_CHECKING:
     import pyvips
+
+logger = logging.getLogger(__name__)
 
 _FORMATS = {
     ".png": "PNG",
@@ -68,6 +72,16 @@ def keeps_depth(place: Path) -> bool:
 def keeps_alpha(place: Path) -> bool:
     """Whether the format holds transparency."""
     return format_of(place) not in ("JPEG", "BMP")
+
+
+def keeps_grey(place: Path) -> bool:
+    """Whether the format holds pictures of one channel."""
+    return format_of(place) != "WebP"
+
+
+def keeps_metadata(place: Path) -> bool:
+    """Whether the format holds EXIF data and a colour profile."""
+    return format_of(place) != "BMP"
 
 
 def too_large_for(place: Path, height: int, width: int) -> str:
@@ -156,9 +170,20 @@ def _encode(chunks: "queue.Queue[bytes]", place: Path, like: Raster) -> None:
         try:
             stream = vips().Image.new_from_source(source, "", access="sequential", fail_on="error")
             _save(_described(stream, like), temporary, format_of(place), _to_keep(like))
+            if format_of(place) == "TIFF" and EXIF in like.image.get_fields():
+                _add_exif(temporary, place, like.image.get(EXIF), (stream.height, stream.width))
         except vips().Error as error:
             _fill_up(temporary)
             raise OSError(errno.EIO, f"{place}: {' '.join(str(error).split())}") from error
+
+
+def _add_exif(temporary: Path, place: Path, exif: bytes, size: tuple[int, int]) -> None:
+    try:
+        add_exif(temporary, exif, size)
+    except ExifError as error:
+        logger.warning(
+            "%s: without EXIF data, as those of its source are damaged (%s)", place, error
+        )
 
 
 def _fill_up(path: Path) -> None:
@@ -202,7 +227,7 @@ def _described(stream: "pyvips.Image", like: Raster) -> "pyvips.Image":
 def _to_keep(like: Raster) -> str:
     """All metadata; EXIF data only where there is something to say: libvips would begin some."""
     stated = round(like.image.xres * _INCH) not in (round(_UNSTATED * _INCH), _USUAL)
-    exif = stated or "exif-data" in like.image.get_fields()
+    exif = stated or EXIF in like.image.get_fields()
     return "xmp:iptc:icc:other" + ":exif" * exif
 
 

@@ -18,9 +18,16 @@ from torch import Tensor
 
 from pipeline.files import NoSpaceError
 from pipeline.pictures import PictureError, check_size, open_upright
+from pipeline.tiff_exif import ExifError, exif_of_tiff
 
 if TYPE_CHECKING:
     import pyvips
+
+logger = logging.getLogger(__name__)
+
+EXIF = "exif-data"
+PROFILE = "icc-profile-data"
+"""What libvips calls a picture's EXIF data and its colour profile."""
 
 _LEVELS = {"uchar": 255, "ushort": 65535}
 
@@ -97,7 +104,7 @@ def open_raster(path: Path, *, max_pixels: int) -> Raster:
         raise PictureError(f"{path} may not be read; change its permissions") from error
     except vips().Error:  # a kind that libvips lacks (BMP), or no picture, which Pillow then says
         upright, frames = _through_pillow(path, max_pixels), 1
-    return _normalised(path, upright, frames)
+    return _normalised(path, _with_exif(path, upright), frames)
 
 
 @functools.cache
@@ -124,6 +131,20 @@ def _through_pillow(path: Path, max_pixels: int) -> "pyvips.Image":
     return image.copy(xres=x, yres=y)
 
 
+def _with_exif(path: Path, image: "pyvips.Image") -> "pyvips.Image":
+    """The picture with the EXIF data of a TIFF file, which libvips does not read."""
+    try:
+        exif = exif_of_tiff(path)
+    except ExifError as error:
+        logger.warning("%s: its EXIF data are damaged (%s) and left out", path, error)
+        return image
+    if not exif:
+        return image
+    told = image.copy()
+    told.set_type(vips().GValue.blob_type, EXIF, exif)
+    return told
+
+
 def _normalised(path: Path, image: "pyvips.Image", frames: int) -> Raster:
     try:
         if image.interpretation not in ("b-w", "grey16", "srgb", "rgb", "rgb16"):
@@ -144,10 +165,10 @@ def _to_rgb(image: "pyvips.Image") -> "pyvips.Image":
     if image.interpretation == "multiband":
         return image
     space = "rgb16" if image.format == "ushort" else "srgb"
-    if image.interpretation == "cmyk" and "icc-profile-data" in image.get_fields():
+    if image.interpretation == "cmyk" and PROFILE in image.get_fields():
         return image.icc_transform("srgb", embedded=True, depth=16 if space == "rgb16" else 8)
     converted = image.colourspace(space).copy()
-    converted.remove("icc-profile-data")  # it was of the other space
+    converted.remove(PROFILE)  # it was of the other space
     return converted
 
 

@@ -18,12 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.encode import RowWriter, keeps_alpha, keeps_depth, too_large_for
+from pipeline.encode import (
+    RowWriter,
+    keeps_alpha,
+    keeps_depth,
+    keeps_grey,
+    keeps_metadata,
+    too_large_for,
+)
 from pipeline.options import run_function
 from pipeline.pictures import MAX_PIXELS, PictureError
 from pipeline.places import Existing, Suffix, make_folder, places_for, without_existing
 from pipeline.progress import bar, console
-from pipeline.raster import Raster, open_raster
+from pipeline.raster import EXIF, PROFILE, Raster, open_raster
 from pipeline.upscale_clips import Limits, enlarge_clips, parted, places_of_videos
 from pipeline.upscalers import Precision, Upscaler, bicubic, of_pictures, open_upscaler
 from pipeline.world import best_device
@@ -75,13 +82,17 @@ def upscale(
     """Enlarges pictures and videos with a network or a kernel; what cannot be read is skipped.
 
     Results are upright and keep colour profile, EXIF, resolution, transparency, grey, and 16 bits
-    where the format holds them. Transparency is enlarged bicubically. Of several frames in one
-    picture the first is enlarged. Videos keep their times and, copied, their sound.
+    where the format holds them; what one loses is told. Transparency is enlarged bicubically. Of
+    several frames in one picture the first is enlarged. Videos keep their times and, copied, their
+    sound.
 
     Args:
-        model: a trained network of ``srdet models``, a file of weights (ours, or a published one),
-            or "bicubic", "lanczos", "bilinear", "nearest".
-        pictures: folders (all levels) or files, pictures or videos.
+        model: a trained network of ``srdet models``, a file of weights (ours, or a published one)
+            or of ``srdet export`` (.onnx), one of MLflow's registry (models:/NAME@ALIAS),
+            "mix:PSNR+GAN@ALPHA" between two networks, or "bicubic", "lanczos", "bilinear",
+            "nearest".
+        pictures: folders (all levels) or files, pictures or videos; those that cannot be read are
+            named and skipped, and the exit status is 0 if any result was written.
         out: folder for the enlarged pictures and videos, under their names and sub-folders.
         scale: enlargement of a kernel; a network knows its own.
         precision: in which a network computes; auto takes bf16 where the hardware multiplies it
@@ -91,7 +102,8 @@ def upscale(
             several frames; results are 8-bit pictures again.
         repeat_still: let a network of several frames enlarge single pictures, as if nothing moved,
             and clips shorter than it reads.
-        suffix: file format of the enlarged pictures.
+        suffix: file format of the enlarged pictures; EXIF, colour profile and resolution (72 dpi
+            where none is stated) go with them, except into BMP.
         quality: of videos, x264's constant rate factor: 0 (lossless) to 51.
         existing: what to do where a result stands already: stop before any work, keep it, or
             replace it.
@@ -198,6 +210,10 @@ def _changes(raster: Raster, place: Path) -> Iterator[str]:
         yield f"16 bits become 8, the most that {place.suffix} holds; --suffix png keeps them"
     if raster.alpha and not keeps_alpha(place):
         yield f"laid on white, as {place.suffix} holds no transparency; --suffix png keeps it"
+    if raster.colours == 1 and not keeps_grey(place):
+        yield f"grey becomes RGB, as {place.suffix} holds no grey; --suffix png keeps it"
+    if not keeps_metadata(place) and {EXIF, PROFILE} & set(raster.image.get_fields()):
+        yield f"{place.suffix} holds no EXIF data and no colour profile; --suffix png keeps them"
 
 
 def _check_fit(jobs: Sequence[Job], scale: int) -> None:
@@ -216,7 +232,8 @@ def _enlarge_all(jobs: Sequence[Job], upscaler_for: Callable[[Job], Upscaler]) -
         return 0
     scale, total = upscaler_for(jobs[0]).scale, sum(job.parts for job in jobs)
     many = f"{len(jobs)} pictures" if len(jobs) > 1 else "1 picture"
-    what = f"enlarging {many} {scale} times, in {total} pieces"
+    pieces = f"{total} pieces" if total > 1 else "1 piece"
+    what = f"enlarging {many} {scale} times, in {pieces}"
     pending: list[Future[None]] = []
     with (
         ThreadPoolExecutor(1) as decoder,

@@ -96,7 +96,7 @@ def test_formats_of_eight_bits_get_eight(tmp_path, make, suffix):
     assert not keeps_depth(tmp_path / f"a.{suffix}")
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 def test_profile_exif_and_resolution_are_taken_over_and_the_orientation_is_spent(tmp_path, suffix):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()

@@ -208,6 +208,31 @@ def test_what_a_result_lacks_is_said_once(photos, tmp_path, caplog):
     assert any("deep.tif: 16 bits become 8" in said for said in messages)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "said"),
+    [("webp", "grey becomes RGB, as .webp holds no grey"), ("bmp", ".bmp holds no EXIF data")],
+)
+def test_a_format_that_holds_less_is_named(tmp_path, caplog, suffix, said):
+    exif = Image.Exif()
+    exif[271] = "a maker"
+    Image.fromarray(np.zeros((6, 6), np.uint8)).save(tmp_path / "a.png", exif=exif)
+    upscale("nearest", [tmp_path / "a.png"], tmp_path / "out", scale=2, suffix=suffix)
+    assert [said in record.message for record in caplog.records] == [True]
+
+
+def test_one_piece_is_called_one(tmp_path, paint_noise, capsys):
+    path = paint_noise(tmp_path / "a.png", width=8, height=8)
+    upscale("nearest", [path], tmp_path / "out", scale=2)
+    assert "1 pieces" not in said(capsys)
+
+
+def test_the_help_names_all_that_enlarges_and_the_exit_status(capsys):
+    assert cli.main(["upscale", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for word in (".onnx", "models:/NAME@ALIAS", "mix:PSNR+GAN@ALPHA", "exit status is 0 if any result"):
+        assert word in told
+
+
 def test_standing_results_are_an_error_unless_they_are_kept_or_replaced(photos, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["upscale", "--model", "nearest", "--scale", "2", "--pictures", str(photos)]
