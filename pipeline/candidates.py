@@ -34,6 +34,8 @@ class Candidate:
     make: Callable[[Truth], Made]
     parameters: int | None = None
     """None where the pictures were made elsewhere."""
+    precision: str | None = None
+    """In which it computes; None for all but networks."""
 
 
 def open_models(
@@ -87,7 +89,7 @@ def in_colour(upscaler: Upscaler) -> Candidate:
         made, seconds = _timed(upscaler, truth.frames(upscaler.frames))
         return Made(channels_like(made, truth.hr), seconds)
 
-    return Candidate(upscaler.name, make, upscaler.parameters)
+    return Candidate(upscaler.name, make, upscaler.parameters, upscaler.precision)
 
 
 def ensembled(upscaler: Upscaler) -> Candidate:

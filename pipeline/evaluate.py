@@ -40,6 +40,7 @@ from pipeline.scoring import (
     SetScores,
     average,
     by_clip,
+    computed,
     score,
 )
 from pipeline.truth import DataSet, Truth, open_sets, picture_truths, split_name
@@ -139,7 +140,7 @@ def evaluate(
     models = _score_all(rows, sets, measures, reader, save=save)
     kernels = [row.name for row, word in zip(rows, model or [], strict=False) if is_kernel(word)]
     remarks = _remarks(protocol, lr, ensemble, clips, kernels if luma else [])
-    remarks.append(f"networks in {precision} on {device}; time is the median over pictures")
+    remarks.append(f"{computed(models, device)}time is the median over pictures")
     result = Evaluated(factor, {c.key: c.protocol for c in measures}, remarks, models)
     print_tables(result, measures, per_picture=per_picture)
     if json:
@@ -218,6 +219,7 @@ def _score_all(
             row.name,
             row.parameters,
             [average(each.name, by_clip(scored[row.name, each.name]), measures) for each in sets],
+            row.precision,
         )
         for row in rows
     ]

@@ -3,7 +3,7 @@
 srdet interpolate --psnr srresnet_x4 --gan srgan_x4 --alpha 0.8 --out between.safetensors
 srdet interpolate --psnr srresnet_x4 --gan srgan_x4 --out mixtures/
 srdet interpolate --psnr srresnet_x4 --gan srgan_x4 --hr Set5/HR --out curve/ \
-    --perceptual.lpips_weights alexnet.pth
+    --perceptual.niqe_parameters niqe.npz        (or --perceptual.lpips_weights alexnet.pth)
 
 Wang et al. 2018 (ESRGAN), arXiv:1809.00219, section 3.4: a mixture of the weights keeps the GAN's
 detail and loses artefacts. Which share does so is read off the curve of distortion against
@@ -29,7 +29,7 @@ from pipeline.options import run_function
 from pipeline.progress import console
 from pipeline.reporting.curve import Axis, Panel, Point, draw_curve, draw_strip
 from pipeline.score_table import print_tables
-from pipeline.scoring import Evaluated
+from pipeline.scoring import Evaluated, computed
 from pipeline.truth import open_sets
 from pipeline.upscalers import Precision, as_upscaler, network_file
 from pipeline.world import best_device
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 ALPHAS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 _DISTORTION = ("psnr", "ssim", "rmse")
 _REFUSED = r"[^\w.\- ]"  # by MLflow in the names of metrics
-_PERCEPTION = ("lpips", "dists", "niqe", "consistency")
+_PERCEPTION = ("lpips", "dists", "niqe")
 
 
 @dataclass(frozen=True)
 class Interpolated:
-    """What was written: networks, or a curve's numbers and pictures."""
+    """What was written: networks, or numbers, pictures and the curve."""
 
     files: list[Path]
     steps: list[Step]
@@ -86,11 +86,12 @@ def interpolate(
         gan: its sister of the same architecture and size, trained on from it with a GAN loss.
         out: a .safetensors file for one alpha; else a folder, for all mixtures or for the curve.
         alpha: shares of the GAN network, 0 to 1; 0, 0.1, ... 1 without it.
-        hr: sets to measure on, each NAME=FOLDER, a folder, or files; no networks are written then.
+        hr: sets to measure on, each NAME=FOLDER, a folder, or files: scores, a detail along the way
+            and, with a metric of perception, the curve; no networks are written then.
         how: what is mixed: "networks", or "pictures" (the results of both) to compare with.
         scale: enlargement, where the weights serve several.
-        metrics: columns of the table; PSNR, SSIM, and what its files are given for in --perceptual,
-            else consistency.
+        metrics: columns of the table; PSNR, SSIM, and what files are given for in --perceptual. The
+            curve is drawn of the first of psnr, ssim, rmse and the first of lpips, dists, niqe.
         perceptual: files of LPIPS, NIQE and DISTS.
         picture: name of the one that a detail is shown of; the first one without it.
         crop: side of that detail in pixels; the place is where the networks differ most.
@@ -117,7 +118,7 @@ def interpolate(
     device = device or best_device()
     wanted = metrics or _usual(perceptual)
     measures = columns(wanted, "matlab-y", ends.psnr.scale, settings=perceptual, device=device)
-    axes = _axis(measures, _DISTORTION), _axis(measures, _PERCEPTION)
+    axes = _axes(measures)
     kinds: list[How] = how or ["networks"]
     steps = [Step(kind, share) for kind in dict.fromkeys(kinds) for share in alphas]
     opener = partial(as_upscaler, precision=precision, device=device)
@@ -125,7 +126,7 @@ def interpolate(
         ends, steps, open_sets(hr), measures, opener=opener, shown=picture, crop=crop
     )
     protocols = {column.key: column.protocol for column in measures}
-    remarks = [*_REMARKS, f"time: {precision} on {device}"]
+    remarks = [*_REMARKS, f"{computed(rows, device)}time is the median over pictures"]
     scores = Evaluated(ends.psnr.scale, protocols, remarks, rows)
     print_tables(scores, measures)
     written = _write_curve(out, scores, steps, axes, draw_strip(details))
@@ -134,11 +135,17 @@ def interpolate(
         highlight=False,
         soft_wrap=True,
     )
+    if axes is None:
+        console.print(_NO_CURVE, highlight=False, soft_wrap=True)
     if track:
         _track(f"{psnr} to {gan}", scores, steps, written)
     return Interpolated(written, steps, scores)
 
 
+_NO_CURVE = (
+    "no curve: nothing here measures perception; add --perceptual.niqe_parameters FILE or "
+    "--perceptual.lpips_weights FILE, or --metrics psnr ssim lpips, which downloads LPIPS's network"
+)
 _REMARKS = [
     "low resolution: MATLAB's bicubic, 8-bit rounding",
     "bicubic: PSNR, SSIM and RMSE of unrounded luma",
@@ -173,21 +180,27 @@ def _write_networks(
 
 
 def _usual(perceptual: Perceptual) -> list[str]:
-    """What there are files for, or consistency, which needs none."""
+    """PSNR, SSIM, and the metrics of perception that there are files for."""
     given: dict[str, Path | None] = {
         "lpips": perceptual.lpips_weights,
         "dists": perceptual.dists_weights,
         "niqe": perceptual.niqe_parameters,
     }
-    fitted = [metric for metric, file in given.items() if file]
-    return ["psnr", "ssim", *(fitted or ["consistency"])]
+    return ["psnr", "ssim", *(metric for metric, file in given.items() if file)]
 
 
-def _axis(measures: Sequence[Column], kinds: tuple[str, ...]) -> Column:
-    for column in measures:
-        if column.key.split("_")[0] in kinds:
-            return column
-    raise ValueError(f"a curve needs one of {', '.join(kinds)} among --metrics")
+def _axes(measures: Sequence[Column]) -> tuple[Column, Column] | None:
+    """Distortion and perception, or None where nothing measures perception.
+
+    Consistency cannot stand in for it: what is reduced again loses the very detail in question.
+    """
+    distortion, perception = (
+        [column for column in measures if column.key.split("_")[0] in kinds]
+        for kinds in (_DISTORTION, _PERCEPTION)
+    )
+    if not distortion:
+        raise ValueError(f"distortion is one of {', '.join(_DISTORTION)}: add it to --metrics")
+    return (distortion[0], perception[0]) if perception else None
 
 
 def _panels(
@@ -209,19 +222,16 @@ def _write_curve(
     out: Path,
     scores: Evaluated,
     steps: Sequence[Step],
-    axes: tuple[Column, Column],
+    axes: tuple[Column, Column] | None,
     strip: Image.Image,
 ) -> list[Path]:
     numbers = dumps({"steps": [asdict(step) for step in steps], **asdict(scores)}, indent=1) + "\n"
-    distortion, perception = (Axis(c.title, c.lower_is_better) for c in axes)
-    panels = _panels(scores, steps, *axes)
-    figure = draw_curve(panels, distortion=distortion, perception=perception)
-    files = {
-        "curve.json": numbers.encode(),
-        "curve.png": _figure_bytes(figure, "png"),
-        "curve.svg": _figure_bytes(figure, "svg"),
-        "detail.png": _png(strip),
-    }
+    files = {"curve.json": numbers.encode(), "detail.png": _png(strip)}
+    if axes is not None:
+        distortion, perception = (Axis(c.title, c.lower_is_better) for c in axes)
+        panels = _panels(scores, steps, *axes)
+        figure = draw_curve(panels, distortion=distortion, perception=perception)
+        files |= {f"curve.{kind}": _figure_bytes(figure, kind) for kind in ("png", "svg")}
     for name, data in files.items():
         with atomic_file(out / name) as temporary:
             temporary.write_bytes(data)

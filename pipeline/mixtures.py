@@ -121,6 +121,7 @@ def _mixture(ends: Ends, step: Step, opener: Opener) -> Upscaler:
         lambda lr: torch.lerp(psnr(lr), gan(lr), step.alpha),
         overlap=psnr.overlap,
         multiple_of=psnr.multiple_of,
+        precision=psnr.precision,
     )
 
 
@@ -138,7 +139,7 @@ def _row(
             pictures.append(score(candidate, read[data_set.name](name), measures)[0])
             advance(1)
         scored.append(average(data_set.name, pictures, measures))
-    return ModelScores(candidate.name, candidate.parameters, scored)
+    return ModelScores(candidate.name, candidate.parameters, scored, candidate.precision)
 
 
 def _shown(sets: Sequence[DataSet], read: Readers, name: str | None) -> Truth:

@@ -154,15 +154,23 @@ def _config_of(file: Path) -> dict[str, Json]:
 
 
 def _scores(files: Sequence[Path], names: tuple[str, str]) -> dict[str, Json]:
-    """The scores of one row in tables of ``srdet evaluate``, with their protocols."""
+    """The scores of one row in tables of ``srdet evaluate``, with protocols and precision."""
     scores: dict[str, dict[str, float]] = {}
     protocols: dict[str, str] = {}
+    precisions: set[str] = set()
     for file in files:
         table = jsons.loads(file.read_text())
-        for each in _row(table["models"], names, file)["sets"]:
+        row = _row(table["models"], names, file)
+        for each in row["sets"]:
             scores.setdefault(each["data_set"], {}).update(each["mean"])
         protocols |= table["protocols"]
-    return {"scores": scores, "scores_protocols": protocols}
+        precisions.add(row.get("precision") or "unknown")
+    if len(precisions) != 1 or "unknown" in precisions:
+        raise ValueError(
+            f"the scores of {names[0]} were made in {', '.join(sorted(precisions))}; one known "
+            "precision is needed: make the tables again by srdet evaluate, with one --precision"
+        )
+    return {"scores": scores, "scores_protocols": protocols, "scores_precision": precisions.pop()}
 
 
 def _row(rows: list[dict[str, Json]], names: tuple[str, str], file: Path) -> dict[str, Json]:
@@ -232,17 +240,20 @@ def _cell(scores: Mapping[str, float]) -> str:
     if not {"psnr_y", "ssim_y"} <= set(scores):
         return "-"
     fidelity = f"{scores['psnr_y']:.2f} / {scores['ssim_y']:.4f}"
-    lpips = f"\nLPIPS {scores['lpips_alex']:.3f}" if "lpips_alex" in scores else ""
-    return fidelity + lpips
+    # Which features LPIPS compares stands in its protocol, below the table.
+    lpips = [f"LPIPS {scores[key]:.3f}" for key in sorted(scores) if key.startswith("lpips_")]
+    niqe = [f"NIQE {scores['niqe']:.2f}"] if "niqe" in scores else []
+    return "\n".join([fidelity, *lpips, *niqe])
 
 
 def _lines(nets: Sequence[TrainedNet]) -> Iterator[str]:
-    """What each was trained on, how its scores were measured, and what to do with a name."""
+    """What each was trained on, how it was scored, and what to do with a name."""
     yield "trained on"
     for net in nets:
         told = net.provenance
         notes = f"; {told['notes']}" if told.get("notes") else ""
-        yield f"  {net.name}: {_budget(told)}{notes}"
+        scored = f"; scored in {told['scores_precision']}" if "scores_precision" in told else ""
+        yield f"  {net.name}: {_budget(told)}{scored}{notes}"
     protocols = {p for net in nets for p in net.provenance.get("scores_protocols", {}).values()}
     for protocol in sorted(protocols):
         yield f"protocol {protocol}"

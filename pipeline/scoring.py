@@ -41,6 +41,8 @@ class ModelScores:
     model: str
     parameters: int | None
     sets: list[SetScores]
+    precision: str | None = None
+    """In which the network computed; None for kernels and pictures made elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,19 @@ def _check_size(sr: Tensor, hr: Tensor) -> None:
 
 def _size(picture: Tensor) -> str:
     return f"{picture.shape[-1]} x {picture.shape[-2]}"
+
+
+def computed(models: Sequence[ModelScores], device: str) -> str:
+    """In what the networks among ``models`` computed, and where; "" where there is none."""
+    rows: dict[str, list[str]] = {}
+    for row in models:
+        if row.precision:
+            rows.setdefault(row.precision, []).append(row.model)
+    if len(rows) < 2:
+        said = "".join(rows)
+    else:
+        said = " and ".join(f"{key} ({', '.join(names)})" for key, names in rows.items())
+    return f"networks in {said} on {device}; " if said else ""
 
 
 def by_clip(frames: Sequence[tuple[str, PictureScores]]) -> list[PictureScores]:

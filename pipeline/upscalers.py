@@ -45,6 +45,8 @@ class Upscaler:
     """Pieces whose places and sides are multiples of this give what the whole picture gives."""
     banded: bool = False
     """Whether it needs no small pieces to stay in a CPU's cache."""
+    precision: Decided | None = None
+    """In which a network computes; None for a kernel."""
 
     def __call__(self, lr: Tensor) -> Tensor:
         """The enlarged pictures."""
@@ -254,6 +256,7 @@ def _from_net(
         frames=net.frames,
         multiple_of=net.multiple_of,
         banded=net.banded,
+        precision=precision,
     )
 
 

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from torch import Tensor
 
+import pipeline.world
 from pipeline import cli
 from pipeline.evaluate import evaluate
 from pipeline.pictures import read_picture, to_float, to_uint8, write_picture
@@ -282,6 +283,16 @@ def test_lpips_is_measured_on_pictures_as_they_are_saved(hr, tmp_path):
     expected = float(metric(to_float(to_uint8(made)), truth))
     assert means(result) == {"lpips_squeeze": pytest.approx(expected, rel=1e-5)}
     assert expected > 0
+
+
+def test_the_precision_that_was_decided_stands_beside_the_numbers(hr, net, tmp_path, monkeypatch):
+    words = ["--model", "bicubic", tmp_path / "mine.safetensors", "--precision", "auto"]
+    words += ["--hr", hr, "--device", "cpu"]
+    for has_bf16, decided in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(pipeline.world, "cpu_has_bf16", lambda has_bf16=has_bf16: has_bf16)
+        result = command(*words, out=tmp_path / "scores.json")
+        assert [row["precision"] for row in result["models"]] == [None, decided]
+        assert f"networks in {decided} on cpu; time is the median" in result["remarks"][-1]
 
 
 def test_every_row_is_a_run_with_its_metrics_by_set(hr, net, store, tmp_path):

@@ -1,12 +1,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
 from PIL import Image
 
 from pipeline.cli import main
+from pipeline.columns import Perceptual
 from pipeline.interpolate import ALPHAS, interpolate
 from sr_module.archs import build
 from sr_module.checkpoint import load_net, read_provenance, save_net
@@ -26,8 +28,15 @@ def sisters(tmp_path: Path) -> tuple[str, str]:
 @pytest.fixture
 def pictures(tmp_path: Path, paint_noise) -> Path:
     for name in ("one", "two"):
-        paint_noise(tmp_path / "Noise" / f"{name}.png", width=60, height=48)
+        paint_noise(tmp_path / "Noise" / f"{name}.png", width=192, height=96)
     return tmp_path / "Noise"
+
+
+@pytest.fixture
+def niqe(tmp_path) -> Perceptual:
+    path = tmp_path / "niqe.npz"
+    np.savez(path, mu_pris_param=np.ones((1, 36)), cov_pris_param=np.eye(36))
+    return Perceptual(niqe_parameters=path)
 
 
 def test_one_share_is_one_file_that_knows_its_parents(sisters, tmp_path, capsys):
@@ -48,13 +57,14 @@ def test_a_folder_gets_the_whole_way(sisters, tmp_path):
 
 
 @pytest.fixture
-def curve(sisters, pictures, tmp_path, store):
+def curve(sisters, pictures, niqe, tmp_path, store):
     return interpolate(
         *sisters,
         tmp_path / "curve",
         alpha=[1, 0, 0.5],
         hr=[str(pictures)],
         how=["networks", "pictures"],
+        perceptual=niqe,
         device="cpu",
         crop=24,
     )
@@ -62,12 +72,13 @@ def curve(sisters, pictures, tmp_path, store):
 
 def test_the_curve_is_measured_and_drawn(curve, tmp_path, store):
     assert [path.name for path in curve.files] == [
-        "curve.json", "curve.png", "curve.svg", "detail.png",
+        "curve.json", "detail.png", "curve.png", "curve.svg",
     ]  # fmt: skip
     names = ["alpha 0", "alpha 0.5", "alpha 1", "pictures 0", "pictures 0.5", "pictures 1"]
     assert [row.model for row in curve.scores.models] == ["bicubic", *names]
     means = {row.model: row.sets[0].mean for row in curve.scores.models}
-    assert set(means["alpha 0"]) == {"psnr_y", "ssim_y", "consistency"}
+    assert set(means["alpha 0"]) == {"psnr_y", "ssim_y", "niqe"}
+    assert [row.precision for row in curve.scores.models] == [None, *["fp32"] * 6]
     assert means["alpha 0"]["psnr_y"] > means["alpha 0.5"]["psnr_y"] > means["alpha 1"]["psnr_y"]
     for share in ("0", "1"):
         assert means[f"alpha {share}"] == pytest.approx(means[f"pictures {share}"])
@@ -91,14 +102,27 @@ def test_the_curve_is_measured_and_drawn(curve, tmp_path, store):
     assert {"curve.png", "curve.svg", "detail.png", "scores.json"} <= kept
 
 
+@pytest.mark.parametrize("metrics", [None, ["psnr", "consistency"]])
+def test_without_a_metric_of_perception_there_are_numbers_and_pictures_but_no_curve(
+    sisters, pictures, tmp_path, capsys, metrics
+):
+    out = tmp_path / "curve"
+    settings = {"hr": [str(pictures)], "metrics": metrics, "device": "cpu", "track": False}
+    written = interpolate(*sisters, out, alpha=[0, 1], crop=24, **settings)
+    assert {path.name for path in written.files} == {path.name for path in out.iterdir()}
+    assert {path.name for path in written.files} == {"curve.json", "detail.png"}
+    assert written.scores.models[1].sets[0].mean["psnr_y"] > 0
+    said = capsys.readouterr().err
+    assert "no curve: nothing here measures perception; add --perceptual.niqe_parameters" in said
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"alpha": [0.5, 1.2]}, "--alpha takes shares from 0 to 1, got 1.2"),
         ({"out": "a.safetensors"}, "11 networks do not fit into a.safetensors: add --alpha"),
         ({"out": "a.png", "hr": ["x"]}, "a curve is several files: give --out a folder"),
-        ({"hr": ["x"], "metrics": ["psnr"]}, "a curve needs one of lpips, dists, niqe"),
-        ({"hr": ["x"], "metrics": ["consistency"]}, "a curve needs one of psnr, ssim, rmse"),
+        ({"hr": ["x"], "metrics": ["consistency"]}, "distortion is one of psnr, ssim, rmse: add"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(sisters, settings, said):

@@ -43,10 +43,11 @@ def run(tmp_path: Path) -> Path:
     return folder / "net.safetensors"
 
 
-def table(path: Path, model: str, **mean: float) -> Path:
+def table(path: Path, model: str, *, precision: str | None = "bf16", **mean: float) -> Path:
     """What `srdet evaluate --json` writes, as far as it counts here."""
     sets = [{"data_set": "Set5", "mean": mean}]
-    rows = [{"model": "bicubic", "sets": []}, {"model": model, "sets": sets}]
+    rows = [{"model": "bicubic", "sets": []}]
+    rows += [{"model": model, "sets": sets, "precision": precision}]
     path.write_text(json.dumps({"protocols": dict.fromkeys(mean, "by Y"), "models": rows}))
     return path
 
@@ -56,7 +57,7 @@ def shipped(run, tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(sr_module.catalogue, "FOLDER", tmp_path / "weights")
     evaluated = [
         table(tmp_path / "a.json", "mine", psnr_y=30.5, ssim_y=0.9),
-        table(tmp_path / "b.json", "tiny_x2", lpips_alex=0.125),
+        table(tmp_path / "b.json", "tiny_x2", lpips_squeeze=0.125, niqe=6.5),
     ]
     return ship(
         run,
@@ -70,8 +71,10 @@ def shipped(run, tmp_path, monkeypatch) -> Path:
 
 def test_a_runs_network_is_shipped_with_its_scores_and_settings(shipped, run):
     told = read_provenance(shipped)
-    assert told["scores"] == {"Set5": {"psnr_y": 30.5, "ssim_y": 0.9, "lpips_alex": 0.125}}
+    scores = {"psnr_y": 30.5, "ssim_y": 0.9, "lpips_squeeze": 0.125, "niqe": 6.5}
+    assert told["scores"] == {"Set5": scores}
     assert told["scores_protocols"]["psnr_y"] == "by Y"
+    assert told["scores_precision"] == "bf16"
     assert told["metrics"] == {"val/psnr_y": 30.0}
     assert told["data_licence"] == "research use"
     assert (told["config"]["seed_everything"], told["config"]["trainer"]["max_steps"]) == (3, 5)
@@ -130,8 +133,9 @@ def test_the_list_shows_every_network_with_its_scores(shipped, capsys):
     assert (net.name, net.scales, net.arch) == ("tiny_x2", [2], "msrresnet")
     assert "30.50 / 0.9000" in shown
     assert "LPIPS 0.125" in shown
-    assert max(map(len, shown.splitlines()[:8])) <= 80
-    assert "tiny_x2: 5 steps on ten photographs" in shown
+    assert "NIQE 6.50" in shown
+    assert max(map(len, shown.splitlines()[:9])) <= 80
+    assert "tiny_x2: 5 steps on ten photographs; scored in bf16" in shown
     assert f"{net.parameters:,}" in shown
     assert "protocol by Y" in shown
 
@@ -152,9 +156,13 @@ def test_an_installation_without_networks_says_so(tmp_path, monkeypatch, capsys)
 
 
 def test_the_networks_that_really_ship_are_listed(capsys):
-    listed = models()
+    listed, shown = models(), capsys.readouterr().out
     assert [net.name for net in listed] == list(trained())
-    assert all(net.name in capsys.readouterr().out for net in listed[:1])
+    for net in listed:
+        assert net.name in shown
+        for metric in (key for scores in net.scores.values() for key in scores):
+            assert metric.split("_")[0].upper() in shown  # besides the protocols, shown as well
+            assert metric in net.provenance["scores_protocols"]
 
 
 def test_what_cannot_be_shipped_is_refused(run, tmp_path):
@@ -166,6 +174,13 @@ def test_what_cannot_be_shipped_is_refused(run, tmp_path):
         shipping("Tiny x2")
     with pytest.raises(ValueError, match="no row 'tiny_x2' or 'mine', only bicubic, theirs"):
         shipping(model="theirs")
+    for precisions in (["bf16", "fp32"], [None]):
+        tables = [
+            table(tmp_path / f"{precision}.json", "mine", precision=precision, psnr_y=1)
+            for precision in precisions
+        ]
+        with pytest.raises(ValueError, match=r"were made in .*; one known precision is needed"):
+            ship(run, "tiny_x2", evaluated=tables, licence="", command="", folder=tmp_path)
     alone = tmp_path / "alone.safetensors"
     shutil.copy(run, alone)
     with pytest.raises(FileNotFoundError, match=r"no .*config\.yaml"):

@@ -112,6 +112,8 @@ def test_auto_takes_bf16_where_the_hardware_multiplies_it(network, monkeypatch):
         monkeypatch.setattr(pipeline.world, "cpu_has_bf16", lambda fast=fast: fast)
         made = open_upscaler(str(network), device="cpu", precision="auto")(lr)
         assert torch.equal(made, exact) is not fast
+        opened = open_upscaler(str(network), device="cpu", precision="auto")
+        assert opened.precision == ("bf16" if fast else "fp32")
 
 
 def test_what_is_neither_kernel_nor_file_is_refused_with_the_nearest():
