@@ -102,7 +102,10 @@ class KeepLast(Checkpoint):
     It is written inside the step's end, where the loops' counters say exactly which batch comes
     next: a later place, such as the end of ``fit``, would count an unfinished epoch as finished.
     SIGTERM, by which clusters take a machine back, is waited for there too: where one rank got it,
-    all ranks write what they have and end.
+    all ranks write what they have and end. One that comes while a validation runs waits for its end
+    and one more step: a run that goes on does not come back to a validation, whose scores would be
+    missing in the curve, and ranks, whose shares differ by a picture, have no place in between at
+    which all could agree.
 
     Args:
         folder: of the run.
@@ -196,6 +199,9 @@ class KeepLast(Checkpoint):
         if due and step != self._written:
             self._write(trainer)
         if asked:
+            self.files.wait()  # rank zero's
+            # Where one process ends, launchers kill the others, a file in the making or not.
+            trainer.strategy.barrier("the last checkpoint is whole")
             raise SystemExit(TERMINATED)
 
     def _write(self, trainer: pl.Trainer) -> None:

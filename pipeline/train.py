@@ -9,10 +9,9 @@
 Settings come from conf/default.yaml, then each --config in turn, then the command line.
 """
 
-import contextlib
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,8 +25,8 @@ from pipeline.checkpoints import LAST, check_space, sweep
 from pipeline.data import ShardData
 from pipeline.fingerprints import listed
 from pipeline.going_on import Note, Start, TakeSettings, start_of
-from pipeline.held import held
 from pipeline.heap import keep_freed_memory
+from pipeline.held import held
 from pipeline.index import Index
 from pipeline.outcome import Best, Trained, tell
 from pipeline.parsing import CONF, TrainCLI, parse, plain
@@ -134,7 +133,7 @@ def fit(
     check_world(setup.trainer.world_size)
     setup.data.setup("fit")
     first = setup.trainer.global_rank == 0
-    with held(setup.settings.out, "trains") if first else contextlib.nullcontext():
+    with held(setup.settings.out, "trains") if first else nullcontext():
         note = Note.of(setup.config, setup.data.digest)
         start = start_of(setup.settings.out, setup.settings.resume, note, says=first)
         last = _last(setup, note, start)

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, multiprocessing
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from pipeline import checkpoints
 from pipeline.data import ShardData
 from pipeline.resume import SameBuffers
 from pipeline.train import configured, fit
@@ -260,6 +263,45 @@ def test_ranks_that_do_not_see_the_same_run_are_refused(tiny: Any, tmp_path: Pat
         assert f"rank {rank} of 2 goes on from" in said
         assert own in said
         assert "must lie on a disk that all nodes share" in said
+
+
+class TerminateAt(pl.Callback):
+    """SIGTERM to this process alone, while it makes a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _terminated(rank: int, ranks: int, words: list[str], out: Path) -> None:
+    write = checkpoints.write
+
+    def write_slowly(*arguments: Any, **settings: Any) -> None:
+        time.sleep(3)  # as for a large state on a slow disk
+        write(*arguments, **settings)
+
+    checkpoints.write = write_slowly
+    setup = configured([*words, "--trainer.devices", str(ranks)])
+    try:
+        fit(setup, watching=[TerminateAt(2)] if rank == 1 else [])
+    except SystemExit as stop:
+        there = (out / "run" / "last.ckpt").exists()
+        torch.save((stop.code, there), out / f"{rank}.pt")
+
+
+@pytest.mark.slow
+def test_no_rank_ends_on_sigterm_before_the_last_checkpoint_is_whole(
+    tiny: Any, tmp_path: Path, store: str
+):
+    """Launchers kill the others when one has ended."""
+    together(2, _terminated, tiny("--run.checkpoint_every", "100"), tmp_path)
+    for rank in (0, 1):
+        assert torch.load(tmp_path / f"{rank}.pt") == (143, True)
+    saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 3  # ranks agree one step late
 
 
 def _solve(rank: int, ranks: int, out: Path) -> None:
