@@ -6,7 +6,6 @@ file; others that want it wait. Locks are the kernel's: they end with the proces
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import io
@@ -17,12 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from pipeline.files import FULL
 from pipeline.index import Opener, Shard
 from pipeline.transfer import CHUNK, is_remote
 
 logger = logging.getLogger(__name__)
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Cache:

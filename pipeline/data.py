@@ -131,8 +131,9 @@ class ShardData(pl.LightningDataModule):
             raise ValueError(f"data.max_bad_share is {self.max_bad_share}; a share from 0 to 1")
 
     def setup(self, stage: str) -> None:
-        """Reads the index (every rank) and checks it."""
-        self.index = load_index(self.shards, retry=self.retry)
+        """Reads the index (every rank, once) and checks it."""
+        if self.index is None:
+            self.index = load_index(self.shards, retry=self.retry, most=self.max_bad_share)
         cut = self.index.cut["size"]
         if 0 < cut < self._read_side():
             margins = f" with a margin of {self.margin}" if self.margin else ""

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class NoSpaceError(OSError):
     """The disk filled up while something was written; what stood there before is untouched."""
@@ -107,22 +109,37 @@ def _swap(new: Path, place: Path) -> None:
 
 
 @contextlib.contextmanager
-def full_disk_named(path: Path) -> Iterator[None]:
+def full_disk_named(path: Path, *, hidden_in: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Says in words that the disk filled up while ``path`` was written.
+
+    Args:
+        path: that is written.
+        hidden_in: errors by which a library tells of the system's.
 
     Raises:
         NoSpaceError: it did.
     """
+    telling: tuple[type[Exception], ...] = (OSError, *hidden_in)
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, NoSpaceError):
+    except telling as error:
+        if isinstance(error, NoSpaceError) or not _tells_full_disk(error):
             raise
         raise NoSpaceError(
-            error.errno,
+            errno.ENOSPC,
             f"no room on disk while writing {path}{_free(path)}; what was there before is "
             "unchanged: free some space, or write to another disk, and run the command again",
         ) from error
+
+
+def _tells_full_disk(error: BaseException | None) -> bool:
+    """Whether an error is the system's refusal to write more, or came of it."""
+    if error is None:
+        return False
+    if isinstance(error, shutil.Error):  # a folder's copy has collected what was wrong, as words
+        return any(f"[Errno {number}]" in str(error) for number in FULL)
+    full = isinstance(error, OSError) and error.errno in FULL
+    return full or _tells_full_disk(error.__cause__ or error.__context__)
 
 
 def _free(path: Path) -> str:

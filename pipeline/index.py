@@ -1,14 +1,17 @@
 """The index of a set of shards: what ``index.json`` holds, and where it is read from."""
 
 import hashlib
-import itertools
 import json
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from pipeline.transfer import ONCE, Retry, is_remote, open_place, read_place
+
+logger = logging.getLogger(__name__)
 
 INDEX = "index.json"
 FORMAT = 1
@@ -102,13 +105,19 @@ def open_shard(place: str, shard: Shard, *, retry: Retry = ONCE) -> IO[bytes]:
     return open_place(place, size=shard.bytes, retry=retry)
 
 
-def load_index(shards: str, *, retry: Retry = ONCE) -> Index:
+def load_index(shards: str, *, retry: Retry = ONCE, most: float = 0.0) -> Index:
     """The index of a folder or address of shards; local shards are checked for their size.
 
+    Args:
+        shards: folder or address.
+        retry: how long a server may be away.
+        most: share of a split's samples that local shards may lack, which is warned of.
+
     Raises:
-        FileNotFoundError: no index, or a shard that it names is missing.
+        FileNotFoundError: no index.
         ConnectionError: the server is away for longer than ``retry`` allows.
-        ValueError: not an index, or a shard is cut short.
+        ValueError: not an index, or more than ``most`` is missing or cut off, or a shard is longer
+            than it was: that is another one.
     """
     place = f"{shards.rstrip('/')}/{INDEX}"
     try:
@@ -122,20 +131,41 @@ def load_index(shards: str, *, retry: Retry = ONCE) -> Index:
         raise FileNotFoundError(f"no shards in '{shards}' (looked for {place}); {cure}") from error
     index = read_index(text, where=place)
     if not is_remote(shards):
-        _check_sizes(index, Path(shards))
+        _check_sizes(index, Path(shards), most)
     return index
 
 
-def _check_sizes(index: Index, folder: Path) -> None:
-    for shard in itertools.chain.from_iterable(split.shards for split in index.splits.values()):
-        path = folder / shard.name
-        if not path.exists():
-            raise FileNotFoundError(
-                f"shard {path} is missing; copy it again or write the set again with: srdet shards"
-            )
-        size = path.stat().st_size
-        if size != shard.bytes:
+CURE = "copy it again or write the set again with: srdet shards"
+
+
+def _check_sizes(index: Index, folder: Path, most: float) -> None:
+    for name, split in index.splits.items():
+        found = ((shard, _missing(folder / shard.name, shard)) for shard in split.shards)
+        lacking = [(shard, samples, said) for shard, (samples, said) in found if said]
+        missing = sum(samples for _, samples, _ in lacking)
+        if missing > most * split.samples:
             raise ValueError(
-                f"shard {path} has {size} bytes, the index says {shard.bytes}: it is cut short or "
-                "changed; copy it again or write the set again with: srdet shards"
+                f"{lacking[0][2]}; {len(lacking)} of the {len(split.shards)} {name} shards lack "
+                f"{missing} of {split.samples} samples, more than data.max_bad_share {most:g} "
+                f"allows: {CURE}"
             )
+        for _, samples, said in lacking:
+            logger.warning("%s: about %d samples are missing; %s", said, samples, CURE)
+
+
+def _missing(path: Path, shard: Shard) -> tuple[int, str]:
+    """About how many samples a file lacks, and what is to be said of it."""
+    size = path.stat().st_size if path.exists() else 0
+    if size > shard.bytes:
+        raise ValueError(
+            f"shard {path} has {size} bytes, the index says {shard.bytes}: it was changed; {CURE}"
+        )
+    samples = math.ceil(shard.samples * (1 - size / shard.bytes)) if shard.bytes else 0
+    if not path.exists():
+        return samples, f"shard {path} is missing"
+    if size < shard.bytes:
+        return (
+            samples,
+            f"shard {path} has {size} bytes, the index says {shard.bytes}: it is cut short",
+        )
+    return 0, ""

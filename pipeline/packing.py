@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from pipeline.arms import CONTROLS
+from pipeline.files import full_disk_named
 from pipeline.pictures import png
 from pipeline.recording.models import detector_signature, network_signature, save_model
 from pipeline.registered import FOLDER, NET
@@ -134,10 +135,11 @@ def _code(folder: Path) -> list[Path]:
     """Copies of the packages, without what a served model does not read."""
     root = Path(__file__).resolve().parents[1]
     leave = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.js", "*.html")
-    return [
-        shutil.copytree(root / package, folder / "code" / package, ignore=leave)
-        for package in PACKAGES
-    ]
+    with full_disk_named(folder / "code"):
+        return [
+            shutil.copytree(root / package, folder / "code" / package, ignore=leave)
+            for package in PACKAGES
+        ]
 
 
 def _pinned(names: Sequence[str]) -> list[str]:

@@ -67,8 +67,8 @@ def main(config: dict[str, Any]) -> int:
     _check(config)
     settings, run = RaySettings(**config["ray"]), _run_settings(config)
     # What is wrong is said here, before workers are started to say it.
-    retry = Retry(total_s=config["data"]["retry_s"])
-    index = load_index(config["data"]["shards"], retry=retry)
+    data, retry = config["data"], Retry(total_s=config["data"]["retry_s"])
+    index = load_index(data["shards"], retry=retry, most=data["max_bad_share"])
     with held(run.out, "trains"):
         start_of(run.out, run.resume, Note.of(config, index.digest()))
     with connected(settings), _stoppable(run.out):

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.files import atomic_file
+from pipeline.files import atomic_file, full_disk_named
 from pipeline.index import Index
 from pipeline.outcome import Best
 from pipeline.packing import pack_network
@@ -131,6 +131,9 @@ def send_networks(
         best: the best network so far, where one is kept.
         metrics: measured last.
         steps: taken.
+
+    Raises:
+        NoSpaceError: the disk is full.
     """
     for path in [net, *([best.net] if best else [])]:
         run.artifact(path, folder="weights")
@@ -142,7 +145,7 @@ def send_networks(
         data=origins.index.digest()[:16], tags={"arch": origins.net.arch},
         description=origins.description({metric: value}),
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(dir=settings.out) as folder:
+    with full_disk_named(settings.out), tempfile.TemporaryDirectory(dir=settings.out) as folder:
         packed = Path(folder) / "network"
         pack_network(best.net if best else net, packed)
         run.model(packed, card)

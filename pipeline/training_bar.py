@@ -116,6 +116,8 @@ class Lines(pl.Callback):
 
     def _left(self, trainer: pl.Trainer) -> str:
         done, left = trainer.global_step - self._first, trainer.max_steps - trainer.global_step
+        if left <= 0 <= trainer.max_steps:
+            return "no steps left"
         if not done or trainer.max_steps < 0:
             return "no end known"
         seconds = round((time.perf_counter() - self._began) / done * left)

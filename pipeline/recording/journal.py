@@ -113,14 +113,20 @@ class Journal:
         with contextlib.suppress(NoSpaceError):
             _write_json(self.folder / HEAD, asdict(self.head))
 
-    def append(self, entry: Mapping[str, Any]) -> None:
+    def append(self, entry: Mapping[str, Any], *, in_life: bool = False) -> None:
         """Adds one entry; it is on disk when this returns, whatever becomes of the process.
+
+        Args:
+            entry: to add.
+            in_life: of a run that has ended it is none of the business, and is left out.
 
         Raises:
             NoSpaceError: the disk is full; nothing was added.
         """
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
         with self._mutex:
+            if in_life and self.ended:
+                return
             with full_disk_named(self.folder / RECORDS):
                 self._write_line(line)
             self._size += len(line)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import full_disk_named
 from pipeline.recording.store import quiet
 
 
@@ -63,12 +64,16 @@ def save_model(
         loader: module with ``_load_pyfunc``.
         code: packages that it needs.
         requirements: pinned distributions that they need.
+
+    Raises:
+        NoSpaceError: the disk is full.
     """
     quiet()
     import mlflow.pyfunc
     import pandas
+    from mlflow.exceptions import MlflowException
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), full_disk_named(out, hidden_in=(MlflowException,)):
         warnings.simplefilter("ignore")  # advice on type hints and pickles, of which there are none
         mlflow.pyfunc.save_model(
             out,

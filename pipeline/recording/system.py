@@ -45,7 +45,9 @@ class Gauges:
             monitor.clear_metrics()
         now = int(time.time() * 1000)
         with contextlib.suppress(NoSpaceError):  # the run itself says so, where it needs room
-            self._journal.append({"metrics": values, "step": self._step, "time": now})
+            told = {"metrics": values, "step": self._step, "time": now}
+            # The store may be waited for at the end: who reads the journal finds the end last.
+            self._journal.append(told, in_life=True)
         self._step += 1
 
 

@@ -182,11 +182,14 @@ class TrackingServer:
 def serving(
     free_port: Callable[[], int],
 ) -> Callable[..., AbstractContextManager[TrackingServer]]:
-    """``with serving(folder) as served``: an MLflow server over sqlite, or over another store."""
+    """``with serving(folder) as served``: an MLflow server over sqlite, or over another store.
+
+    With ``port`` one that was stopped comes back at its address.
+    """
 
     @contextlib.contextmanager
-    def serve(folder: Path, backend: str = "") -> Iterator[TrackingServer]:
-        port, log = free_port(), folder / "server.log"
+    def serve(folder: Path, backend: str = "", port: int = 0) -> Iterator[TrackingServer]:
+        port, log = port or free_port(), folder / "server.log"
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         command += ["--workers", "1", "--port", str(port)]
         command += ["--backend-store-uri", backend or f"sqlite:///{folder / 'served.db'}"]

@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from mlflow import MlflowClient
 
+from pipeline import cli
 from pipeline.checkpoints import newest
 from pipeline.files import NoSpaceError
 from pipeline.train import CONF, configured, fit
@@ -198,19 +199,63 @@ def test_a_disk_that_is_full_for_a_checkpoint_ends_the_run_at_once_not_at_the_ne
     assert not (few_mib / "run" / "last.ckpt").exists()
 
 
+class LeaveLittle(pl.Callback):
+    """Behind the last checkpoint, room for the network and not for the code that is packed with it.
+
+    So that the disk fills up in the middle of a folder that a library copies.
+    """
+
+    def __init__(self, disk: Path) -> None:
+        self.litter = disk / "litter"
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.strategy.checkpoint_io.wait()
+        free = shutil.disk_usage(self.litter.parent).free
+        self.litter.write_bytes(bytes(free - 2**19))
+
+
+def test_a_disk_that_is_full_at_the_very_end_is_told_in_words_and_the_same_command_ends_the_run(
+    tiny: Words, few_mib: Path, store: str
+):
+    words = [*tiny(), "--run.out", str(few_mib / "run")]
+    little = LeaveLittle(few_mib)
+    with pytest.raises(NoSpaceError, match=r"no room on disk while writing .*/run/.*/network"):
+        train(words, little)
+    assert int(state(few_mib / "run")["step"]) == 7
+    little.litter.unlink()
+    trained = train(words)
+    run = MlflowClient(store).get_run(trained.run.run_id)
+    assert run.info.status == "FINISHED"
+    assert len(run.outputs.model_outputs) == 1
+
+
 @pytest.mark.slow
-def test_a_tracking_server_that_is_stopped_does_not_stop_the_training(
+def test_a_tracking_server_that_is_stopped_does_not_stop_the_training_and_gets_all_when_it_is_back(
     tiny: Words, tmp_path: Path, serving: Any, monkeypatch: pytest.MonkeyPatch
 ):
+    """Every point of every curve, once, and the network: with the command that the run names."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving(tmp_path) as served:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", served.address)
         trained = train(tiny(out="cut"), At(3, partial(served.stop, signal.SIGKILL)))
     assert trained.steps == 7
     assert read_provenance(trained.net)["steps"] == 7
+    with serving(tmp_path, port=served.port):
+        assert cli.main(["tracking", "sync", "--folders", str(tmp_path / "cut")]) == 0
+        _assert_all_there(MlflowClient(served.address), trained.run.run_id)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'own.db'}")
     train(tiny(out="whole"))
     assert same(state(tmp_path / "cut"), state(tmp_path / "whole"))
+
+
+def _assert_all_there(client: MlflowClient, run_id: str) -> None:
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert len(run.outputs.model_outputs) == 1
+    steps = {"train/loss": range(1, 8), "train/images_seen": range(1, 8), "val/psnr_y": (4, 7)}
+    for metric, expected in steps.items():
+        points = client.get_metric_history(run_id, metric)
+        assert sorted(point.step for point in points) == list(expected), metric
 
 
 def _ip(*words: str) -> None:

@@ -1,11 +1,12 @@
 """Nothing half-written takes the place of a good file or folder."""
 
 import errno
+import shutil
 
 import pytest
 
 from pipeline import files
-from pipeline.files import NoSpaceError, atomic_file, atomic_folder
+from pipeline.files import NoSpaceError, atomic_file, atomic_folder, full_disk_named
 
 
 def _names(folder) -> list[str]:
@@ -65,6 +66,33 @@ def test_a_folder_that_outgrows_a_real_disk_leaves_the_old_one(small_disk):
         (folder / "new").write_bytes(bytes(100_000))
     assert (place / "old").read_text() == "old"
     assert _names(small_disk) == ["set"]
+
+
+def test_a_copy_of_a_folder_that_outgrows_a_real_disk_is_told_as_a_full_disk(small_disk, tmp_path):
+    """The copy says it in words of its own, and a library may hide those in an error of its own."""
+    (tmp_path / "set" / "part").mkdir(parents=True)
+    (tmp_path / "set" / "part" / "a").write_bytes(bytes(100_000))
+    with pytest.raises(NoSpaceError, match="copy"), full_disk_named(small_disk / "copy"):
+        shutil.copytree(tmp_path / "set", small_disk / "copy")
+    with (
+        pytest.raises(NoSpaceError, match="again"),
+        full_disk_named(small_disk / "again", hidden_in=(LookupError,)),
+    ):
+        _copy_hiding_errors(tmp_path / "set", small_disk / "again")
+
+
+def _copy_hiding_errors(folder, place):
+    try:
+        shutil.copytree(folder, place)
+    except OSError as error:
+        raise LookupError("the library could not copy it") from error
+
+
+def test_a_copy_that_fails_otherwise_is_no_full_disk(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "lost").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(shutil.Error), full_disk_named(tmp_path / "copy"):
+        shutil.copytree(tmp_path / "set", tmp_path / "copy")
 
 
 def test_a_folder_takes_its_place_when_it_is_whole(tmp_path):

@@ -70,7 +70,9 @@ def test_another_format_is_refused_whatever_it_holds():
 
 def test_a_missing_shard_is_named(copied):
     (copied / "train-000001.tar").unlink()
-    with pytest.raises(FileNotFoundError, match=r"train-000001\.tar is missing; copy it again"):
+    with pytest.raises(
+        ValueError, match=r"train-000001\.tar is missing; 1 of the 9 train .*copy it again"
+    ):
         load_index(str(copied))
 
 
@@ -81,6 +83,28 @@ def test_a_shard_that_is_cut_short_is_named(copied):
     said = rf"val-000000\.tar has {size - 1} bytes, the index says {size}.*copy it again"
     with pytest.raises(ValueError, match=said):
         load_index(str(copied))
+
+
+def test_missing_and_cut_shards_are_warned_of_and_refused_above_the_share(copied, caplog):
+    (copied / "train-000001.tar").unlink()
+    shard = copied / "train-000002.tar"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    index = load_index(str(copied), most=0.17)  # 3 of 18
+    assert len(index.splits["train"].shards) == 9
+    assert "train-000001.tar is missing: about 2 samples are missing" in caplog.text
+    assert "train-000002.tar has" in caplog.text
+    said = (
+        r"2 of the 9 train shards lack 3 of 18 samples, more than data\.max_bad_share 0\.1 allows"
+    )
+    with pytest.raises(ValueError, match=said):
+        load_index(str(copied), most=0.1)
+
+
+def test_a_shard_that_grew_is_another_one_whatever_may_be_missing(copied):
+    with (copied / "val-000000.tar").open("ab") as file:
+        file.write(bytes(512))
+    with pytest.raises(ValueError, match=r"val-000000\.tar has .*it was changed"):
+        load_index(str(copied), most=1.0)
 
 
 # Over http

@@ -367,6 +367,23 @@ def test_what_could_not_be_used_of_the_shards_is_in_the_record_and_in_the_summar
     assert "data: 1 samples of 1 shards were damaged or out of reach, 0 smaller" in said
 
 
+def test_a_missing_and_a_cut_local_shard_are_damage_that_is_counted(
+    tiny: Words, numbered_shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(numbered_shards, tmp_path / "damaged")
+    missing, cut = sorted(folder.glob("train-*.tar"))[:2]
+    missing.unlink()
+    cut.write_bytes(cut.read_bytes()[:600])
+    words = tiny("--data.shards", str(folder), "--trainer.max_steps", "30")
+    with pytest.raises(ValueError, match=r"lack 4 of 18 samples, more than data\.max_bad_share"):
+        train(words)
+    trained = train([*words, "--data.max_bad_share", "0.25"])
+    assert trained.metrics["data/skipped_samples"] == 4
+    assert trained.metrics["data/skipped_shards"] == 2
+    assert caplog.text.count(f"shard {missing} is missing") == 1
+    assert f"shard {missing}: skipped 2 of its 2 samples" in caplog.text
+
+
 def test_the_command_trains_and_tells_where_everything_is(
     tiny: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -175,6 +176,13 @@ def test_lines_tell_the_scores_of_each_validation_with_its_step(capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert [line.split(":")[0] for line in lines] == ["step 2", "step 4"]
     assert all("val/psnr_y " in line and "train/loss " in line for line in lines)
+
+
+def test_no_time_is_left_where_more_steps_are_done_than_are_asked_for():
+    trainer = SimpleNamespace(global_step=5, max_steps=3)
+    assert Lines()._left(trainer) == "no steps left"
+    trainer.max_steps = -1
+    assert Lines()._left(trainer) == "no end known"
 
 
 def test_the_bar_counts_the_steps_of_the_run():

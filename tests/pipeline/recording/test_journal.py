@@ -92,6 +92,18 @@ def test_a_full_disk_takes_no_half_entries_and_with_room_again_the_journal_goes_
     assert [entry["step"] for entry, _ in again.unsent()] == list(range(last + 2))
 
 
+def test_what_is_read_off_the_machine_behind_the_end_does_not_open_the_run_again(tmp_path):
+    journal = begun(tmp_path)
+    journal.append(point(1, loss=1.0), in_life=True)
+    journal.append({"end": "FINISHED"})
+    journal.append(point(2, loss=1.0), in_life=True)
+    journal.close()
+    again = Journal(tmp_path)
+    assert again.ended
+    assert again.steps == {"loss": 1}
+    again.close()
+
+
 def test_one_process_at_a_time_has_a_journal(tmp_path):
     held = begun(tmp_path)
     code = "import sys; from pathlib import Path; from pipeline.recording.journal import Journal\n"
