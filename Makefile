@@ -11,7 +11,7 @@ help:
 	@echo "make test       the tests (under ten minutes on two cores)"
 	@echo "make test-slow  the tests that take longer"
 	@echo "make check      ruff, mypy, import rule"
-	@echo "make bench      speed and memory figures"
+	@echo "make bench      speed and memory figures; names the benchmarks that run alone"
 	@echo "make install    .venv with everything"
 
 install: .venv/.installed

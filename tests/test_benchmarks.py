@@ -1,6 +1,16 @@
 """The benchmarks run; what they measure is nobody's business here."""
 
+import importlib.util
+
 from benchmarks import data_path, train_step
+from benchmarks.__main__ import others
+
+
+def test_benchmarks_that_run_alone_are_named_and_are_there():
+    named = dict(others())
+    assert {"ranks", "start_up", "loss_curves", "compiled", "sweep"} <= set(named)
+    assert not {"training", "train_basicsr", "served"} & set(named)
+    assert all(importlib.util.find_spec(f"benchmarks.{name}") for name in named)
 
 
 def test_the_training_step_is_measured_for_each_format_and_layout(monkeypatch):

@@ -230,7 +230,12 @@ def test_the_help_names_all_that_enlarges_and_the_exit_status(capsys):
     with pytest.raises(SystemExit):
         cli.main(["upscale", "--help"])
     told = " ".join(capsys.readouterr().out.split())
-    for word in (".onnx", "models:/NAME@ALIAS", "mix:PSNR+GAN@ALPHA", "exit status is 0 if any result"):
+    for word in (
+        ".onnx",
+        "models:/NAME@ALIAS",
+        "mix:PSNR+GAN@ALPHA",
+        "exit status is 0 if any result",
+    ):
         assert word in told
 
 
