@@ -34,7 +34,7 @@ from pipeline.raster import EXIF, PROFILE, Raster, open_raster
 from pipeline.upscale_clips import Limits, enlarge_clips, parted, places_of_videos
 from pipeline.upscalers import Precision, Upscaler, bicubic, of_pictures, open_upscaler
 from pipeline.world import best_device
-from sr_module.upscale import best_tile, count_parts, upscale_parts
+from sr_module.tiles import best_tile, count_parts, upscale_parts
 
 logger = logging.getLogger(__name__)
 

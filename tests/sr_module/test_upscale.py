@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_module import SRNet, build, upscale
-from sr_module.upscale import best_tile, count_parts, upscale_parts
+from sr_module.tiles import best_tile, count_parts, upscale_parts
 
 
 class Nearest(SRNet):

@@ -6,7 +6,7 @@ import torch
 from sr_module.archs import bands
 from sr_module.archs.bands import Banded, Bands
 from sr_module.archs.packed import Convolution, Packed
-from sr_module.upscale import best_tile
+from sr_module.tiles import best_tile
 
 SHAPES = [(1, 6, 5, 1), (6, 3, 1, 1), (3, 3, 3, 1), (3, 8, 1, 1), (8, 16, 6, 2)]
 """Inputs, outputs, side and stride, as FSRCNN has them."""
