@@ -10,14 +10,13 @@ without a word.
 """
 
 import os
-import re
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from pipeline.placing import placed
+from pipeline.placing import ACCELERATORS, check_words, placed
 
 USAGE = """\
 usage: lightning run [model] [launcher options] SCRIPT [script options]
@@ -51,7 +50,7 @@ DEFAULTS: dict[str, str | None] = {
 }
 LAST_PORT = 65535
 CHOICES = {
-    "accelerator": ("auto", "cpu", "cuda", "gpu", "mps"),
+    "accelerator": ACCELERATORS,
     "precision": (
         "64-true", "64", "32-true", "32", "16-true", "16-mixed", "16", "bf16-true", "bf16-mixed",
         "bf16",
@@ -159,9 +158,8 @@ def _checked(name: str, value: str) -> str:
     if name == "strategy" and value == "dp":
         raise ValueError("--strategy is dp, one process for several GPUs, which Lightning no "
                          "longer has; choose ddp, one process a GPU")  # fmt: skip
-    if name == "devices" and (value == "0" or not re.fullmatch(r"auto|\d+(,\d+)*,?", value)):
-        raise ValueError(f"--devices is '{value}'; allowed: a number from 1, GPUs such as 0,3, or "
-                         "auto")  # fmt: skip
+    if name == "devices":
+        check_words(value)
     return value
 
 

@@ -1,19 +1,22 @@
 """The words of ``srdet train`` and its YAML files -> trainer, model, data, or one clear error."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import yaml
+from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from pipeline.data import ShardData
 from pipeline.options import Parser, UsageError
+from pipeline.placing import devices_there, placed
 from pipeline.settings import RaySettings, RunSettings
 from pipeline.upscalers import network_file
-from pipeline.world import trainer_world
+from pipeline.world import trainer_world, world_of
 
 # Short class names in YAML are found among what is imported.
 from sr_module.adversarial import Adversarial  # noqa: F401
@@ -24,6 +27,7 @@ from sr_module.training import SRTraining
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHORT = {"--resume": "--run.resume", "--ray": "--ray.workers"}
 """Words that people type for longer ones."""
+TRAINER = "trainer.{}"
 
 
 class TrainParser(Parser, LightningArgumentParser):
@@ -44,8 +48,9 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("run.out", "trainer.default_root_dir", compute_fn=str)
 
     def before_instantiate_classes(self) -> None:
-        """Weights to start from may be named as any network is, MLflow's registry included."""
+        """What can be said at once; weights to start from may be named as any network is."""
         arguments = self.config.model.init_args
+        _check_steps(self.config.trainer, self.config.model)
         if arguments.get("init_from"):  # what is solved in closed form starts from nothing
             arguments.init_from = str(network_file(arguments.init_from))
 
@@ -64,9 +69,12 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
         """The trainer, in the launcher's world, with neither logger nor callbacks yet."""
-        configured = self._get(self.config_init, "trainer", default={})
+        configured = dict(self._get(self.config_init, "trainer", default={}))
         model: SRTraining = self._get(self.config_init, "model")
-        fitted = trainer_world(dict(configured), whole_steps=model.whole_steps)
+        if world_of() is None:  # else their number is the launcher's affair
+            _check_devices(configured)
+        fitted = trainer_world(configured, whole_steps=model.whole_steps)
+        devices_there(_accelerator(fitted), TRAINER)
         return super().instantiate_trainer(**{**fitted, **kwargs})
 
 
@@ -83,12 +91,44 @@ def parse(words: list[str]) -> TrainCLI:
 
 @contextlib.contextmanager
 def _in_their_words() -> Iterator[None]:
-    """Jsonargparse hides a constructor's sentence in a page about types."""
+    """Jsonargparse hides a constructor's sentence in a page about types; Lightning has its own."""
     try:
         yield
+    except MisconfigurationException as error:
+        raise ValueError(" ".join(str(error).split())) from error
     except ValueError as error:
         said = error.__cause__ if not isinstance(error, UsageError) else None
         raise said if isinstance(said, ValueError | OSError) else error from None
+
+
+def _check_devices(trainer: Mapping[str, Any]) -> None:
+    """Refuses what is no number of devices, and devices that are not here."""
+    devices = trainer.get("devices")
+    if isinstance(devices, list):
+        devices = ",".join(map(str, devices)) + "," * (len(devices) == 1)
+    if devices is not None and str(devices) != "-1":
+        placed(_accelerator(trainer), str(devices), option=TRAINER)
+
+
+def _accelerator(trainer: Mapping[str, Any]) -> str:
+    return str(trainer.get("accelerator") or "auto")
+
+
+_STEPS = (("gradient_clip_val", "clip_norm", None), ("accumulate_grad_batches", "accumulate", 1))
+"""Lightning's settings of a step, our own of an adversarial one, and what changes nothing."""
+
+
+def _check_steps(trainer: Mapping[str, Any], model: Namespace) -> None:
+    """Lightning clips and accumulates for one optimiser; a module may have its own way."""
+    if "accumulate" not in model.init_args:
+        return
+    name = model.class_path.rpartition(".")[2]
+    for key, ours, none in _STEPS:
+        if trainer.get(key) not in (None, 0, none):
+            raise ValueError(
+                f"trainer.{key} is {trainer[key]}, but {name} steps its two networks itself; leave "
+                f"it out, and give model.init_args.{ours}"
+            )
 
 
 def _arguments(words: list[str]) -> list[str]:

@@ -236,10 +236,14 @@ def check_long_enough(max_steps: int) -> None:
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:
-    """``--profile`` and ``--profile STEPS`` as the setting that they are short for."""
-    if SHORT not in words:
-        return list(words)
-    at = list(words).index(SHORT)
-    steps = words[at + 1] if words[at + 1 : at + 2] and words[at + 1].isdecimal() else ""
-    rest = words[at + 2 if steps else at + 1 :]
-    return [*words[:at], f"--run.profile={steps or STEPS}", *rest]
+    """``--profile``, ``--profile STEPS`` and ``--profile=STEPS`` as the setting they stand for."""
+    spelled, left = [], list(words)
+    while left:
+        name, equals, steps = left.pop(0).partition("=")
+        if name != SHORT:
+            spelled.append(name + equals + steps)
+            continue
+        if not equals:
+            steps = left.pop(0) if left and not left[0].startswith("--") else str(STEPS)
+        spelled.append(f"--run.profile={steps}")
+    return spelled

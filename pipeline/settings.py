@@ -60,6 +60,9 @@ class RunSettings:
             raise ValueError(f"run.profile is {self.profile}; it must be 0 steps or more")
         if self.send_last < 0:
             raise ValueError(f"run.send_last is {self.send_last}; it must be 0 or more")
+        there = next((place for place in (self.out, *self.out.parents) if place.exists()), None)
+        if there is not None and not there.is_dir():
+            raise ValueError(f"run.out is {self.out}, but {there} is a file; name a folder")
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ def trainer_world(
         "precision": "LT_PRECISION",
     }
     fitted = {**trainer, **{key: env[name] for key, name in names.items() if env.get(name)}}
+    if str(fitted.get("devices")) == "-1":  # which Lightning knows on GPUs only
+        fitted["devices"] = "auto"
     world = world_of(env)
     if world is None:
         _check_slurm(env)

@@ -111,11 +111,27 @@ def test_a_profiled_training_prints_its_table_and_keeps_its_picture(
         (["--profile"], ["--run.profile=50"]),
         (["--profile", "--seed", "1"], ["--run.profile=50", "--seed", "1"]),
         (["--seed", "1", "--profile", "20"], ["--seed", "1", "--run.profile=20"]),
+        (["--profile=20", "--seed", "1"], ["--run.profile=20", "--seed", "1"]),
+        (["--profile", "-5"], ["--run.profile=-5"]),
+        (["--profile", "many"], ["--run.profile=many"]),
         (["--seed", "1"], ["--seed", "1"]),
     ],
 )
 def test_the_short_form_stands_for_the_setting(given: list[str], meant: list[str]):
     assert profiling.spelled_out(given) == meant
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--profile", "-5"], r"run.profile is -5; it must be 0 steps or more"),
+        (["--profile=-5"], r"run.profile is -5; it must be 0 steps or more"),
+        (["--profile", "many"], r"run.profile.*many"),
+    ],
+)
+def test_steps_that_are_none_are_refused(tiny, words, message):
+    with pytest.raises(ValueError, match=message):
+        main([*tiny(), *words])
 
 
 def test_a_run_too_short_to_be_profiled_is_refused_before_it_starts(tiny):
