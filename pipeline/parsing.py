@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities import exceptions
 
 from pipeline.data import ShardData
 from pipeline.options import Parser, UsageError
@@ -94,7 +94,7 @@ def _in_their_words() -> Iterator[None]:
     """Jsonargparse hides a constructor's sentence in a page about types; Lightning has its own."""
     try:
         yield
-    except MisconfigurationException as error:
+    except exceptions.MisconfigurationException as error:  # type: ignore[attr-defined]
         raise ValueError(" ".join(str(error).split())) from error
     except ValueError as error:
         said = error.__cause__ if not isinstance(error, UsageError) else None
