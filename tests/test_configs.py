@@ -33,8 +33,27 @@ def words(recipe: Path, vgg: str, out: Path) -> list[str]:
     return ["--config", str(recipe), *tiny]
 
 
-def test_the_recipes_of_the_papers_are_there():
-    assert {"edsr", "srresnet", "srgan", "esrgan"} <= {path.stem for path in RECIPES}
+def test_every_rung_has_its_papers_recipe_and_a_modern_one_where_one_is_better():
+    papers = {"srcnn", "fsrcnn", "espcn", "vdsr", "drcn", "edsr", "edsr_full", "srresnet", "srgan"}
+    papers |= {"rrdb_psnr", "esrgan", "compact", "real_esrnet", "real_esrgan", "raisr"}
+    papers |= {"vespcn", "vespcn_slow", "pixel_recursive"}
+    modern = {"srcnn", "fsrcnn", "espcn", "vdsr", "drcn", "srresnet", "srgan", "rrdb", "esrgan"}
+    small = {"srresnet_small", "srgan_small", "rrdb_small", "srresnet_small_jpeg"}
+    wanted = papers | {f"{name}_modern" for name in modern | {"vespcn"}} | small
+    assert wanted <= {path.stem for path in RECIPES}
+
+
+def test_a_recipe_says_itself_whether_weights_are_averaged():
+    for recipe in RECIPES:
+        model = yaml.safe_load(recipe.read_text())["model"]
+        assert model["class_path"] == "ClosedForm" or "ema_decay" in model["init_args"], recipe.stem
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_that_averages_no_weights_is_a_papers_and_says_how_its_crops_vary(recipe):
+    text = recipe.read_text()
+    unaveraged = yaml.safe_load(text)["model"]["init_args"].get("ema_decay") == 0
+    assert unaveraged == ("# Crops      flipped and turned by quarters at random" in text)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -9,6 +9,7 @@ from torch import nn
 
 from sr_module import load_net, save_net, upscale
 from sr_module.archs import ARCHS, build, build_discriminator
+from sr_module.archs.layers import CONTEXT
 from sr_module.losses import l1
 from sr_module.net import SRNet
 
@@ -128,6 +129,20 @@ def test_tiles_meet_unseen(arch: str, scale: int):
     assert (upscale(net, lr, tile=16) - whole).abs().max() < 1e-5
     net.overlap = 0
     assert (upscale(net, lr, tile=16) - whole).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arch", "scale", "blocks"), [("srresnet", 4, 16), ("edsr", 4, 16), ("rrdbnet", 2, 6)]
+)
+def test_tiles_of_deep_networks_meet_to_one_level_though_they_see_further(arch, scale, blocks):
+    torch.manual_seed(0)
+    net = build(arch, scale, features=64, blocks=blocks).eval()
+    assert net.overlap == net.multiple_of * CONTEXT  # less than they see, see layers.CONTEXT
+    lr = torch.rand(3, 12, 40 + 2 * net.overlap + 40)  # a strip: its middle tile has both sides cut
+    whole = upscale(net, lr)
+    assert (upscale(net, lr, tile=40) - whole).abs().max() < 1 / 255
+    net.overlap = 2 * net.multiple_of
+    assert (upscale(net, lr, tile=40) - whole).abs().max() > 1 / 255
 
 
 @pytest.mark.parametrize("arch", ARCHS)
