@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.pictures import MAX_PIXELS, SUFFIXES, PictureError, read_picture, upright_size
+from pipeline.pictures import SUFFIXES, PictureError, read_picture, upright_size
 from pipeline.video import VIDEO_SUFFIXES, Frame, VideoReader
 
 
@@ -62,7 +62,7 @@ def _counted(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
-def read_frames(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
+def read_frames(path: Path, *, max_pixels: int | None = None) -> Iterator[Frame]:
     """The frames of a video or of a folder, one at a time.
 
     Raises:
@@ -100,7 +100,7 @@ def _told(size: Sequence[int]) -> str:
     return f"{size[1]} x {size[0]}"
 
 
-def _of_folder(folder: Path, max_pixels: int) -> Iterator[Frame]:
+def _of_folder(folder: Path, max_pixels: int | None) -> Iterator[Frame]:
     size: torch.Size | None = None
     for number, file in enumerate(frame_files(folder)):
         picture = read_picture(file, max_pixels=max_pixels)

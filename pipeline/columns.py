@@ -2,7 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,14 +32,14 @@ from sr_module.metrics import (
     rmse,
     ssim,
 )
-from sr_module.niqe import NIQE
+from sr_module.niqe import NIQE, WHENCE
 
 ProtocolName = Literal["matlab-y", "ntire", "pirm"]
 
 PROTOCOLS: dict[ProtocolName, Callable[[int], list[Protocol]]] = {
     "matlab-y": lambda scale: [matlab_y(scale)],
     "ntire": lambda scale: [ntire_rgb(scale), ntire_y(scale)],
-    "pirm": lambda scale: [pirm(scale)],
+    "pirm": lambda scale: [pirm()],
 }
 USUAL: dict[ProtocolName, list[str]] = {
     "matlab-y": ["psnr", "ssim"],
@@ -112,14 +113,20 @@ def columns(
     Raises:
         ValueError: an unknown metric, or one that needs a file that is not named, or another.
         FileNotFoundError: a named file is not there.
+        ConnectionError: the features of LPIPS or DISTS can neither be downloaded nor were named.
     """
+    if protocol == "pirm" and scale != _PIRM_SCALE:
+        raise ValueError(
+            f"--protocol pirm is that of a challenge of x{_PIRM_SCALE} alone, these pictures are "
+            f"x{scale}; take matlab-y or ntire"
+        )
     wanted = dict.fromkeys(metrics)  # each once
     others = {
         "consistency": lambda: _consistency(scale),
         "lpips": lambda: _lpips(settings, device),
         "dists": lambda: _dists(settings, device),
         "blockiness": lambda: _blockiness(scale),
-        "niqe": lambda: _niqe(settings, shave=scale if protocol == "pirm" else 0),
+        "niqe": lambda: _niqe(settings, shave=pirm().shave if protocol == "pirm" else 0),
     }
     for metric in wanted:
         if metric not in (*_FIDELITY, *others):
@@ -132,6 +139,8 @@ def columns(
     ]
     return fidelity + [others[metric]() for metric in wanted if metric in others]
 
+
+_PIRM_SCALE = 4  # Blau et al. 2018, arXiv:1809.07517, section 2
 
 _FIDELITY: dict[str, tuple[Callable[[Tensor, Tensor, Protocol], Tensor], str, int]] = {
     "psnr": (psnr, "PSNR-{} dB", 3),
@@ -166,7 +175,7 @@ def _consistency(scale: int) -> Column:
     return Column(
         "consistency",
         "LR-PSNR dB",
-        "LR-PSNR: the result reduced again, against its low resolution, RGB, 8-bit rounding",
+        "the result reduced again, against its low resolution, RGB, 8-bit rounding",
         2,
         lambda truth, made: float(consistency(made.sr, truth.lr, scale)),
     )
@@ -176,37 +185,48 @@ def _blockiness(scale: int) -> Column:
     return Column(
         "blockiness",
         "blockiness",
-        f"blockiness: Yim and Bovik's effect of blocks of {8 * scale} px, luma",
+        f"Yim and Bovik's effect of blocks of {8 * scale} px, luma",
         2,
         lambda truth, made: float(blockiness(made.sr, block=8 * scale)),
     )
 
 
+@contextmanager
+def _taking(option: str) -> Iterator[None]:
+    """Names the option for a file of what cannot be downloaded."""
+    try:
+        yield
+    except ConnectionError as error:
+        raise ConnectionError(f"{error}; name a file of them in --perceptual.{option}") from error
+
+
 def _lpips(settings: Perceptual, device: str) -> Column:
     backbone = settings.lpips_backbone
-    metric = LPIPS(
-        backbone,
-        weights=settings.lpips_weights,
-        heads=settings.lpips_heads,
-        convention=settings.lpips_convention,
-    )
+    with _taking("lpips_weights"):
+        metric = LPIPS(
+            backbone,
+            weights=settings.lpips_weights,
+            heads=settings.lpips_heads,
+            convention=settings.lpips_convention,
+        )
     published = settings.lpips_convention == "torchvision"
     note = "" if published else "; not the published metric's features, so only ranks compare"
     return Column(
         f"lpips_{backbone}",
         f"LPIPS-{backbone}",
-        f"LPIPS v0.1, {backbone}, RGB in 8 bits, nothing shaved{note}",
+        f"version 0.1, {backbone}, RGB in 8 bits, nothing shaved{note}",
         4,
         _by_features(metric.to(device), device),
     )
 
 
 def _dists(settings: Perceptual, device: str) -> Column:
-    metric = DISTS(settings.dists_weights, backbone_weights=settings.dists_backbone)
+    with _taking("dists_backbone"):
+        metric = DISTS(settings.dists_weights, backbone_weights=settings.dists_backbone)
     return Column(
         "dists",
         "DISTS",
-        "DISTS, VGG16, RGB in 8 bits, nothing shaved, not resized",
+        "VGG16, RGB in 8 bits, nothing shaved, not resized",
         4,
         _by_features(metric.to(device), device),
     )
@@ -228,13 +248,14 @@ def _as_saved(picture: Tensor) -> Tensor:
 def _niqe(settings: Perceptual, shave: int) -> Column:
     if settings.niqe_parameters is None:
         raise ValueError(
-            "NIQE needs its model of pristine pictures: add --perceptual.niqe_parameters FILE"
+            "NIQE needs its model of pristine pictures: add --perceptual.niqe_parameters FILE; "
+            f"{WHENCE}"
         )
     metric = NIQE(settings.niqe_parameters)
     return Column(
         "niqe",
         "NIQE",
-        f"NIQE: its authors' model, luma, {shave} px shaved; the truth is not looked at",
+        f"its authors' model, luma, {shave} px shaved; the truth is not looked at",
         3,
         lambda truth, made: float(metric(made.sr, shave=shave)),
     )

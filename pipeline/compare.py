@@ -9,7 +9,6 @@ for both, so the interval is as narrow as between two arms of one study. Where t
 whole scenes, so does the comparison.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from detection.coco import MAX_DETECTIONS, Evaluation, evaluate
 from detection.gain import Gain, paired_gains
 from detection.significance import PairedTest, paired_tests
 from detection.truth import CocoSet
-from pipeline.files import atomic_file
+from pipeline.files import atomic_file, json_text
 from pipeline.groups import scene_groups
 from pipeline.measures import METRICS, TESTED
 from pipeline.study_files import (
@@ -94,7 +93,7 @@ def compare(
     if out is not None:
         with atomic_file(out) as temporary:
             stored = {key: [asdict(row) for row in each] for key, each in rows.items()}
-            temporary.write_text(json.dumps(stored, indent=1))
+            temporary.write_text(json_text(stored))
     return rows["gains"]
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
-from json import dumps
 from pathlib import Path
 from re import sub
 
@@ -27,7 +26,7 @@ from pipeline.candidates import (
 )
 from pipeline.clip_truth import clip_truths, count_frames, open_clips
 from pipeline.columns import USUAL, Column, Perceptual, ProtocolName, columns
-from pipeline.files import atomic_file
+from pipeline.files import atomic_file, json_text
 from pipeline.options import run_function
 from pipeline.pictures import write_picture
 from pipeline.progress import bar
@@ -104,7 +103,7 @@ def evaluate(
         device: where networks run; cuda where there is one without it.
         save: folder for the made pictures, as SAVE/ROW/SET/PICTURE.png.
         per_picture: print every picture's scores, too.
-        json: file for all numbers.
+        json: file for all numbers; null is one that is infinite, or none.
         markdown: file for the table.
         track: log every row to MLflow.
 
@@ -144,7 +143,7 @@ def evaluate(
     result = Evaluated(factor, {c.key: c.protocol for c in measures}, remarks, models)
     print_tables(result, measures, per_picture=per_picture)
     if json:
-        _write(json, dumps(asdict(result), indent=1) + "\n")
+        _write(json, json_text(asdict(result)) + "\n")
     if markdown:
         _write(markdown, as_markdown(result, measures, per_picture=per_picture))
     if track:

@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -38,6 +40,23 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def json_text(value: object, *, indent: int | None = 1) -> str:
+    """JSON for people and their programs.
+
+    What is infinite or not a number becomes null: JSON has neither, and most readers refuse what
+    Python would write for them.
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def link(path: Path, name: Path) -> None:

@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ from PIL import Image
 
 from pipeline import tracking
 from pipeline.columns import Column, Perceptual, columns
-from pipeline.files import atomic_file
+from pipeline.files import atomic_file, json_text
 from pipeline.mixtures import Ends, How, Step, measure
 from pipeline.options import run_function
 from pipeline.progress import console
@@ -31,7 +30,7 @@ from pipeline.reporting.curve import Axis, Panel, Point, draw_curve, draw_strip
 from pipeline.score_table import print_tables
 from pipeline.scoring import Evaluated, computed
 from pipeline.truth import open_sets
-from pipeline.upscalers import Precision, as_upscaler, network_file
+from pipeline.upscalers import KERNELS, Precision, as_upscaler, network_file
 from pipeline.world import best_device
 from sr_module.checkpoint import load_net, read_provenance, save_net
 from sr_module.interpolation import interpolate as mix
@@ -107,6 +106,9 @@ def interpolate(
         FileNotFoundError: a network, a set or a metric's file is missing.
     """
     alphas = _checked(alpha, out, measured=hr is not None)
+    for model in (psnr, gan):
+        if model in KERNELS:
+            raise ValueError(f"{model} is a kernel; only networks are mixed (`srdet models`)")
     files = network_file(psnr), network_file(gan)
     ends = Ends(*(load_net(file, scale=scale) for file in files))
     mix(ends.psnr, ends.gan, alpha=0)  # says at once what keeps them from being mixed
@@ -225,7 +227,7 @@ def _write_curve(
     axes: tuple[Column, Column] | None,
     strip: Image.Image,
 ) -> list[Path]:
-    numbers = dumps({"steps": [asdict(step) for step in steps], **asdict(scores)}, indent=1) + "\n"
+    numbers = json_text({"steps": [asdict(step) for step in steps], **asdict(scores)}) + "\n"
     files = {"curve.json": numbers.encode(), "detail.png": _png(strip)}
     if axes is not None:
         distortion, perception = (Axis(c.title, c.lower_is_better) for c in axes)

@@ -8,7 +8,6 @@ srdet jpeg --model ... --hr Set5/HR --detect.coco boxes.json --detect.images ima
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from json import dumps
 from pathlib import Path
 from statistics import fmean
 
@@ -18,7 +17,7 @@ from pipeline import tracking
 from pipeline.candidates import Candidate, in_colour, open_models
 from pipeline.columns import Column, Perceptual, columns
 from pipeline.detect import detect as run_study
-from pipeline.files import atomic_file
+from pipeline.files import atomic_file, json_text
 from pipeline.jpeg_points import CLEAN, Piece, Point, curves, markdown, name_of, show, strips
 from pipeline.options import run_function
 from pipeline.progress import bar
@@ -252,7 +251,9 @@ def _record(
         with atomic_file(out / name) as temporary:
             figure.savefig(temporary, format="png", dpi=150)
     with atomic_file(out / "points.json") as temporary:
-        temporary.write_text(dumps([asdict(point) for point in points], indent=1) + "\n")
+        temporary.write_text(json_text([asdict(point) for point in points]) + "\n")
     with atomic_file(out / "table.md") as temporary:
         temporary.write_text(markdown(points, titles))
-    run.table([{**asdict(p), "scores": dumps(p.scores)} for p in points], "points.json")
+    run.table(
+        [{**asdict(p), "scores": json_text(p.scores, indent=None)} for p in points], "points.json"
+    )

@@ -20,6 +20,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.files import json_text
 from pipeline.options import run_function
 from sr_module.catalogue import FOLDER, SUFFIX, trained
 from sr_module.checkpoint import load_net, read_provenance, save_net
@@ -66,7 +67,7 @@ def models(*, json: bool = False) -> list[TrainedNet]:
     """
     nets = [_read(name, path) for name, path in trained().items()]
     if json:
-        sys.stdout.write(jsons.dumps([asdict(net) for net in nets], indent=1) + "\n")
+        sys.stdout.write(json_text([asdict(net) for net in nets]) + "\n")
     else:
         _print(nets)
     return nets
@@ -162,7 +163,8 @@ def _scores(files: Sequence[Path], names: tuple[str, str]) -> dict[str, Json]:
         table = jsons.loads(file.read_text())
         row = _row(table["models"], names, file)
         for each in row["sets"]:
-            scores.setdefault(each["data_set"], {}).update(each["mean"])
+            known = {key: value for key, value in each["mean"].items() if value is not None}
+            scores.setdefault(each["data_set"], {}).update(known)
         protocols |= table["protocols"]
         precisions.add(row.get("precision") or "unknown")
     if len(precisions) != 1 or "unknown" in precisions:

@@ -57,7 +57,7 @@ def _inside(folder: Path) -> list[Path]:
     return sorted(p for p in files if not hidden.search(p.relative_to(folder).as_posix()))
 
 
-def read_picture(source: Path | bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_picture(source: Path | bytes, *, name: str = "", max_pixels: int | None = None) -> Tensor:
     """Reads any picture as upright 8-bit RGB.
 
     Grey is replicated, an alpha channel is dropped, CMYK and palettes are converted, 16 bits are
@@ -66,7 +66,8 @@ def read_picture(source: Path | bytes, *, name: str = "", max_pixels: int = MAX_
     Args:
         source: a file, or its bytes.
         name: how errors call it; the path by default.
-        max_pixels: larger pictures are refused before they are decoded.
+        max_pixels: larger pictures are refused before they are decoded; None is ``MAX_PIXELS``,
+            for commands without an option that would raise it.
 
     Returns:
         uint8 ``(3, H, W)``.
@@ -85,12 +86,12 @@ def read_grey_or_rgb(path: Path) -> Tensor:
 
     The papers' protocol compares grey pictures as they are and colour pictures by their luma.
     """
-    picture = open_upright(path, str(path), MAX_PIXELS)
+    picture = open_upright(path, str(path), None)
     rgb = _to_tensor(picture, str(path))
     return rgb[:1] if picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16") else rgb
 
 
-def open_upright(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
+def open_upright(source: Path | bytes, name: str, max_pixels: int | None) -> Image.Image:
     """The decoded picture in Pillow's own modes, upright.
 
     Raises:
@@ -142,12 +143,21 @@ _DAMAGE = (OSError, SyntaxError, EOFError, ValueError, TypeError, struct.error)
 """What Pillow raises on damaged files; the last two come of damaged EXIF data."""
 
 
-def check_size(width: int, height: int, name: str, max_pixels: int) -> None:
-    """Raises PictureError for a picture above the limit, before anything is decoded."""
-    if width * height > max_pixels:
+def check_size(width: int, height: int, name: str, max_pixels: int | None) -> None:
+    """Raises PictureError for a picture above the limit, before anything is decoded.
+
+    Args:
+        width: of the picture.
+        height: of the picture.
+        name: how the error calls it.
+        max_pixels: the limit; None is ``MAX_PIXELS``, and no option is named that would raise it.
+    """
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    if width * height > limit:
+        cure = "" if max_pixels is None else " or raise --max_pixels"
         raise PictureError(
             f"{name} has {width} x {height} = {width * height / 1e6:.0f} megapixels, more than the "
-            f"limit of {max_pixels / 1e6:.0f}; cut it into pieces or raise --max_pixels"
+            f"limit of {limit / 1e6:.0f}; cut it into pieces{cure}"
         )
 
 

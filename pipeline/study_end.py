@@ -1,6 +1,5 @@
 """The end of a study and of its arms: the report and every number, on disk and in the run."""
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from detection.gain import Gain
-from pipeline.files import atomic_file
+from pipeline.files import atomic_file, json_text
 from pipeline.findings import Findings
 from pipeline.gallery import gallery
 from pipeline.regimes import FINETUNED, described
@@ -49,7 +48,7 @@ def conclude(run: Run, study: Findings, out: Path) -> Path:
         save_detections(arm.found, out, f"{arm.name} {FINETUNED}")
     report = write_report(view, out / "report.html")
     with atomic_file(out / "study.json") as temporary:
-        temporary.write_text(json.dumps(_as_json(study), indent=1))
+        temporary.write_text(json_text(_as_json(study)))
     for path in (report, out / "study.json", out / "windows.json"):
         run.artifact(path)
     for name, figure in plots(view).items():

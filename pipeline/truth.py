@@ -158,8 +158,9 @@ def truth_reader(
 
     def read(name: str) -> Truth:
         path = data_set.pictures[name]
+        whole = to_float(read_grey_or_rgb(path))[None]  # whose errors name the file
         try:
-            hr = crop_to_multiple(to_float(read_grey_or_rgb(path))[None], scale)
+            hr = crop_to_multiple(whole, scale)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         low = read_like(given[path], hr) if lr else imresize(hr, Fraction(1, scale))

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from pipeline import tracking
 from pipeline.addresses import is_server, open_command, run_page, without_credentials
-from pipeline.files import atomic_file
+from pipeline.files import atomic_file, json_text
 from pipeline.options import run_function
 from pipeline.ray_session import check_address, ray_session
 from pipeline.recording.registry import check_name
@@ -272,7 +272,7 @@ def _conclude(
     objective, out, best = plan.objective, plan.out, standing.best
     table = rows(standing, objective, plan.labels)
     with atomic_file(out / "trials.json") as temporary:
-        temporary.write_text(json.dumps(table, indent=1))
+        temporary.write_text(json_text(table))
     run.table(table, "trials.json")
     for title, figure in plots(standing, space, objective).items():
         figure.savefig(out / f"{title}.png", dpi=120)

@@ -94,7 +94,7 @@ def nearest(lr: Tensor, scale: int) -> Tensor:
     return F.interpolate(lr, scale_factor=scale, mode="nearest")
 
 
-MIXTURE = re.compile(r"mix:(?P<psnr>.+)\+(?P<gan>.+)@(?P<alpha>[0-9.]+)")
+MIXTURE = re.compile(r"mix:(?P<psnr>.+)\+(?P<gan>.+)@(?P<alpha>\d+\.?\d*|\.\d+)")
 """``mix:PSNR+GAN@ALPHA``: the network between two sisters, see ``sr_module.interpolation``."""
 
 KERNELS: dict[str, Callable[[Tensor, int], Tensor]] = {

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.pictures import MAX_PIXELS, PictureError, check_size
+from pipeline.pictures import PictureError, check_size
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +54,14 @@ class VideoReader:
 
     Args:
         path: the file.
-        max_pixels: larger frames are refused.
+        max_pixels: larger frames are refused; see ``check_size``.
 
     Raises:
         VideoError: not a video, damaged, or without pictures.
         FileNotFoundError: no such file.
     """
 
-    def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, path: Path, *, max_pixels: int | None = None) -> None:
         self.path, self.max_pixels = path, max_pixels
         self.damaged = self.missing = self.given = 0
         self._av = _pyav(path)

@@ -245,10 +245,16 @@ class Adversarial(SRTraining):
 def _perceptual_loss(settings: Perceptual | None) -> PerceptualLoss | None:
     if settings is None:
         return None
-    return PerceptualLoss(
-        settings.layers,
-        before_activation=settings.before_activation,
-        weights=settings.weights,
-        criterion=settings.criterion,
-        feature_scale=settings.feature_scale,
-    )
+    try:
+        return PerceptualLoss(
+            settings.layers,
+            before_activation=settings.before_activation,
+            weights=settings.weights,
+            criterion=settings.criterion,
+            feature_scale=settings.feature_scale,
+        )
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"the perceptual loss compares VGG19's features, and {error}; name a file of them in "
+            "--model.init_args.perceptual.weights"
+        ) from error

@@ -5,14 +5,19 @@ classifiers is built.
 """
 
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
+from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
 from sr_module.choice import unknown
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 Backbone = Literal["alex", "vgg", "squeeze"]
 """AlexNet (Krizhevsky 2014, arXiv:1404.5997), VGG16 (Simonyan and Zisserman 2014,
@@ -66,6 +71,7 @@ def backbone_layers(name: Backbone, weights: str | Path | None) -> nn.Sequential
     Raises:
         FileNotFoundError: no such file.
         ValueError: an unknown backbone, or a file that does not hold its tensors.
+        ConnectionError: torchvision's file cannot be downloaded.
     """
     import torchvision.models
 
@@ -75,9 +81,7 @@ def backbone_layers(name: Backbone, weights: str | Path | None) -> nn.Sequential
     with torch.device("meta"):  # the classifier, most of the parameters, is never allocated
         layers: nn.Sequential = getattr(torchvision.models, builder)().features
     if weights is None:
-        tensors = getattr(torchvision.models, published).IMAGENET1K_V1.get_state_dict(
-            progress=True, check_hash=True
-        )
+        tensors = downloaded(getattr(torchvision.models, published).IMAGENET1K_V1)
     else:
         tensors = read_tensors(Path(weights))
     try:
@@ -88,6 +92,23 @@ def backbone_layers(name: Backbone, weights: str | Path | None) -> nn.Sequential
             "download it"
         ) from error
     return layers.eval()
+
+
+def downloaded(published: "WeightsEnum") -> dict[str, Tensor]:
+    """Torchvision's published weights, downloaded once and then read from this disk.
+
+    Raises:
+        ConnectionError: they cannot be had; the address is named.
+    """
+    try:
+        tensors: dict[str, Any] = dict(published.get_state_dict(progress=True, check_hash=True))
+    except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
+        reason = getattr(error, "reason", error)
+        raise ConnectionError(
+            f"the published weights {published} could not be downloaded from {published.url} "
+            f"({reason})"
+        ) from error
+    return tensors
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -20,10 +20,12 @@ from sr_module.archs.layers import CONTEXT
 from sr_module.net import SRNet
 
 if TYPE_CHECKING:
-    from spandrel import ImageModelDescriptor
+    from spandrel import ImageModelDescriptor, ModelLoader
 
 _HEADER = "srdet"  # the one key of our safetensors metadata; other tools' files lack it
 _VERSION = 1
+_PARTS = ("version", "arch", "scale", "args", "provenance")
+_AGAIN = "copy or download it again"
 
 
 def save_net(net: SRNet, path: str | Path, *, provenance: Mapping[str, object]) -> None:
@@ -174,11 +176,22 @@ def _read_header(path: Path) -> dict[str, Any] | None:
         text = (file.metadata() or {}).get(_HEADER)
     if text is None:
         return None
-    header: dict[str, Any] = json.loads(text)
-    if header["version"] != _VERSION:
+    return _parsed(path, text)
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: its header is damaged ({error}); {_AGAIN}") from error
+    header = dict(header) if isinstance(header, dict) else {}
+    if header.get("version", _VERSION) != _VERSION:
         raise ValueError(
             f"{path}: written in format {header['version']}, this version of srdet reads {_VERSION}"
         )
+    missing = [part for part in _PARTS if part not in header]
+    if missing:
+        raise ValueError(f"{path}: its header lacks {', '.join(missing)}; {_AGAIN}")
     return header
 
 
@@ -242,12 +255,18 @@ def _load_foreign(path: Path) -> SRNet:
     from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
 
     tensors = _foreign_tensors(path)
+    loader = ModelLoader(device="cpu")
     try:
-        descriptor = ModelLoader(device="cpu").load_from_state_dict(tensors)
-    except (UnsupportedModelError, RuntimeError) as error:  # RuntimeError: another size of it
+        descriptor = loader.load_from_state_dict(tensors)
+    except UnsupportedModelError as error:
         raise ValueError(
             f"{path}: weights of an architecture that neither srdet nor spandrel knows, beginning "
-            f"with {_first(list(tensors))}; give a file of save_net or of a published network"
+            f"with {_first(list(tensors))}; give a network that srdet trained, or a published one"
+        ) from error
+    except (RuntimeError, LookupError) as error:  # tensors are missing, or of another shape
+        raise ValueError(
+            f"{path}: its tensors do not fit {_architecture(loader, tensors)}, which they are like:"
+            f" {_misfit(error)}; {_AGAIN}"
         ) from error
     if (
         not isinstance(descriptor, ImageModelDescriptor)
@@ -259,6 +278,19 @@ def _load_foreign(path: Path) -> SRNet:
     return ForeignNet(descriptor).eval()
 
 
+def _architecture(loader: "ModelLoader", tensors: Mapping[str, Tensor]) -> str:
+    """What spandrel takes the tensors for."""
+    supports = loader.registry.architectures("detection")
+    return next((each.architecture.name for each in supports if each.detect(dict(tensors))), "any")
+
+
+def _misfit(error: Exception) -> str:
+    """What is missing or unfit, as torch tells it, or a key that spandrel looked for in vain."""
+    if isinstance(error, LookupError):
+        return f"missing: {error.args[0]}"
+    return " ".join(str(error).partition(":")[2].split()).rstrip(". ") or str(error)
+
+
 @contextmanager
 def _explaining(path: Path) -> Iterator[None]:
     """Turns what torch, pickle and safetensors say of damaged or hostile input into one error."""
@@ -266,16 +298,25 @@ def _explaining(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except pickle.UnpicklingError as error:
+        if "forbidden" not in str(error):  # pickle, for damage
+            raise _damaged(path, error) from error
+        raise ValueError(
+            f"{path}: holds Python objects, not only tensors; refused, since opening them could run"
+            f" anything ({error}); save its tensors alone, as .safetensors"
+        ) from error
     except (
         SafetensorError,
         RuntimeError,  # torch, for a damaged archive
-        pickle.UnpicklingError,  # spandrel, for anything but tensors
         EOFError,
         AttributeError,  # this and the next two: what pickle says it may raise besides
         ImportError,
         IndexError,
     ) as error:
-        raise ValueError(
-            f"{path}: damaged, or not a file of weights ({type(error).__name__}: {error}); copy or "
-            "download it again"
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path}: damaged, or not a file of weights ({type(error).__name__}: {error}); {_AGAIN}"
+    )

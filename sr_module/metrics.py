@@ -72,8 +72,13 @@ def ntire_y(scale: int) -> Protocol:
     return Protocol("ntire_y", channels="y", shave=scale)
 
 
-def pirm(scale: int = 4) -> Protocol:
-    """The protocol of the PIRM 2018 challenge, for ``rmse`` and its regions: luma, 4 px shaved.
+_PIRM_SHAVE = 4  # pixels; the challenge has one scale, 4
+
+
+def pirm() -> Protocol:
+    """The protocol of the PIRM 2018 challenge (x4), for ``rmse`` and its regions.
+
+    Luma, 4 px shaved.
 
     Blau et al. 2018, "The 2018 PIRM Challenge on Perceptual Image Super-resolution",
     arXiv:1809.07517, and its evaluation code, which also rounds the luma to 8 bits; here it stays
@@ -81,7 +86,7 @@ def pirm(scale: int = 4) -> Protocol:
     perceptual index; the other half, the metric of Ma et al. 2017, is not here because its model
     is free for research only, and so is no perceptual index.
     """
-    return Protocol("pirm", channels="y", shave=scale)
+    return Protocol("pirm", channels="y", shave=_PIRM_SHAVE)
 
 
 def pirm_region(rmse: float) -> str | None:

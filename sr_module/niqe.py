@@ -24,6 +24,9 @@ _NOISE = 1e-9  # levels: far above the rounding errors of float64, far below any
 _FEATURES = 36
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (-1, 1))  # neighbours: right, below and on both diagonals
 
+WHENCE = "BasicSR's package has them in basicsr/metrics/niqe_pris_params.npz: pip download basicsr"
+"""Where the model of pristine pictures is to be had."""
+
 
 class NIQE:
     """Natural image quality evaluator: 0 for pristine statistics, unbounded above.
@@ -72,18 +75,17 @@ class NIQE:
 
 
 def _read(path: Path) -> tuple[Tensor, Tensor]:
-    how = "BasicSR's package has them in basicsr/metrics/niqe_pris_params.npz: pip download basicsr"
     if not path.is_file():
-        raise FileNotFoundError(f"no NIQE parameters at {path}; {how}")
+        raise FileNotFoundError(f"no NIQE parameters at {path}; {WHENCE}")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             mean, covariance = arrays["mu_pris_param"].ravel(), arrays["cov_pris_param"]
     except (KeyError, ValueError, OSError, BadZipFile, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not the parameters of NIQE ({error}); {how}") from error
+        raise ValueError(f"{path}: not the parameters of NIQE ({error}); {WHENCE}") from error
     if mean.shape != (_FEATURES,) or covariance.shape != (_FEATURES, _FEATURES):
         raise ValueError(
             f"{path}: NIQE has {_FEATURES} features, this file's mean and covariance have shapes "
-            f"{mean.shape} and {covariance.shape}; {how}"
+            f"{mean.shape} and {covariance.shape}; {WHENCE}"
         )
     return torch.from_numpy(mean).double(), torch.from_numpy(covariance).double()
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sr_module.backbones import downloaded
 from sr_module.choice import unknown
 
 # Convolutions per stage; a 2x2 max-pool follows each stage (table 1, E).
@@ -49,6 +50,9 @@ class VGGFeatures(nn.Module):
         weights: safetensors file in the convention of torchvision's ``vgg19().features``, keys with
             or without the prefix ``features.``; None takes torchvision's own file, which is
             downloaded once.
+
+    Raises:
+        ConnectionError: that file cannot be downloaded.
     """
 
     mean: Tensor
@@ -119,7 +123,7 @@ def _vgg19_tensors(weights: str | Path | None) -> dict[str, Tensor]:
     if weights is None:
         from torchvision.models import VGG19_Weights
 
-        tensors = dict(VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
+        tensors = downloaded(VGG19_Weights.IMAGENET1K_V1)
     else:
         tensors = _read_safetensors(Path(weights))
     return {key.removeprefix("features."): value for key, value in tensors.items()}

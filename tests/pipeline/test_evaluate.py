@@ -2,7 +2,11 @@
 
 import json
 import math
+import re
+import struct
+import zlib
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -55,6 +59,17 @@ def net(tmp_path) -> SRNet:
 def niqe_parameters(tmp_path) -> Path:
     path = tmp_path / "niqe.npz"
     np.savez(path, mu_pris_param=np.ones((1, 36)), cov_pris_param=np.eye(36))
+    return path
+
+
+@pytest.fixture
+def huge(tmp_path) -> Path:
+    """A small file that claims 2500 megapixels."""
+    path = tmp_path / "bomb.png"
+    Image.new("RGB", (1, 1)).save(path)
+    data = path.read_bytes()
+    header = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    path.write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])
     return path
 
 
@@ -153,7 +168,7 @@ def test_networks_kernels_and_made_pictures_stand_in_one_table(hr, net, tmp_path
     for row in range(3):
         one = result["models"][row]["sets"][0]["pictures"][1]["scores"]
         assert means(result, row=row, data_set=1) == one
-    assert means(result, row=2) == {"psnr_y": math.inf, "ssim_y": 1.0}
+    assert means(result, row=2) == {"psnr_y": None, "ssim_y": 1.0}  # infinite
     shown = capsys.readouterr().out
     for text in ("A x2", "B x2", "means, x2", "img10", "itself", "2 px shaved", "unrounded luma"):
         assert text in shown
@@ -236,7 +251,7 @@ def test_pirm_has_the_error_of_the_whole_set_its_region_and_niqe(
         write_picture(picture, path)
         write_picture(picture + offset, tmp_path / "sr" / f"{name}.png")
         made = to_float(picture + offset)[None]
-        squares.append(float(rmse(made, to_float(picture)[None], pirm(4))) ** 2)
+        squares.append(float(rmse(made, to_float(picture)[None], pirm())) ** 2)
     words = ["--sr", tmp_path / "sr", "--scale", 4, "--hr", tmp_path / "hr", "--protocol", "pirm"]
     words += ["--perceptual.niqe_parameters", niqe_parameters]
     result = command(*words, out=tmp_path / "o.json")
@@ -330,11 +345,78 @@ def test_every_row_is_a_run_with_its_metrics_by_set(hr, net, store, tmp_path):
         (["--model", "bicubic", "--scale", "2", "--metrics", "psn"], "did you mean 'psnr'?"),
         (["--model", "bicubic", "--scale", "2", "--protocol", "y"], "protocol"),
         (["--model", "bicubic", "--scale", "2", "--lr", "nowhere"], "no such file or folder"),
+        (
+            ["--model", "bicubic", "--scale", "2", "--protocol", "pirm", "--metrics", "rmse"],
+            "--protocol pirm is that of a challenge of x4 alone, these pictures are x2; take",
+        ),
+        (
+            ["--model", "bicubic", "--scale", "4", "--protocol", "pirm"],
+            "--perceptual.niqe_parameters FILE; BasicSR's package has them",
+        ),
+        (
+            ["--model", "mix:espcn_x4+espcn_x4@1.5.2"],
+            "'mix:espcn_x4+espcn_x4@1.5.2' is no mixture; write mix:PSNR+GAN@ALPHA",
+        ),
     ],
 )
 def test_wrong_words_are_one_clear_error(hr, capsys, words, message):
     assert cli.main(["evaluate", "--hr", str(hr), *words, "--track", "false"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_picture_above_the_limit_is_named_once_with_what_helps(tmp_path, capsys, huge):
+    words = ["--model", "bicubic", "--scale", "4", "--hr", str(huge), "--track", "false"]
+    assert cli.main(["evaluate", *words]) == 2
+    told = capsys.readouterr().err
+    assert told.count(huge.name) == 1
+    assert told.rstrip().endswith("limit of 200; cut it into pieces")
+
+
+def test_numbers_that_json_does_not_know_are_null(hr, tmp_path):
+    """PSNR of equal pictures is infinite."""
+    words = [
+        "--sr",
+        hr,
+        "--scale",
+        "2",
+        "--hr",
+        hr / "img10.png",
+        "--metrics",
+        "psnr",
+        "--track",
+        "false",
+    ]
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert cli.main(["evaluate", *map(str, words), "--json", str(tmp_path / "a.json")]) == 0
+    told = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    assert told["models"][0]["sets"][0]["mean"] == {"psnr_y": None}
+
+
+@pytest.mark.parametrize(
+    ("metric", "option", "address"),
+    [("lpips", "lpips_weights", "alexnet"), ("dists", "dists_backbone", "vgg16")],
+)
+def test_a_metric_whose_network_cannot_be_downloaded_names_the_option_for_its_file(
+    hr, tmp_path, capsys, monkeypatch, metric, option, address
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    words = ["--model", "bicubic", "--scale", "2", "--hr", str(hr), "--metrics", metric]
+    words += ["--track", "false"]
+    if metric == "dists":
+        factors = {"alpha": torch.ones(1, 1475, 1, 1), "beta": torch.ones(1, 1475, 1, 1)}
+        torch.save(factors, tmp_path / "factors.pt")
+        words += ["--perceptual.dists_weights", str(tmp_path / "factors.pt")]
+    assert cli.main(["evaluate", *words]) == 2
+    told = capsys.readouterr().err
+    assert re.search(rf"downloaded from https://\S+/{address}\S+ \(no route to host\)", told)
+    assert f"name a file of them in --perceptual.{option}" in told
 
 
 @pytest.mark.parametrize(

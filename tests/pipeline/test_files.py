@@ -1,12 +1,14 @@
 """Nothing half-written takes the place of a good file or folder."""
 
 import errno
+import json
+import math
 import shutil
 
 import pytest
 
 from pipeline import files
-from pipeline.files import NoSpaceError, atomic_file, atomic_folder, full_disk_named
+from pipeline.files import NoSpaceError, atomic_file, atomic_folder, full_disk_named, json_text
 
 
 def _names(folder) -> list[str]:
@@ -199,3 +201,10 @@ def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(files.Path, "is_mount", lambda path: path == tmp_path)
     with pytest.raises(ValueError, match="write to a folder in it"), atomic_folder(tmp_path):
         pytest.fail("the work began")
+
+
+def test_what_json_does_not_know_is_null_at_any_depth():
+    value = {"a": [1.5, math.inf, (math.nan, "NaN")], "b": {"c": -math.inf}, "d": 3, "e": None}
+    for indent in (None, 1):
+        read = json.loads(json_text(value, indent=indent))
+        assert read == {"a": [1.5, None, [None, "NaN"]], "b": {"c": None}, "d": 3, "e": None}

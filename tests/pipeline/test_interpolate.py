@@ -131,6 +131,14 @@ def test_settings_that_do_not_go_together_are_refused(sisters, settings, said):
         interpolate(*sisters, **settings)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_kernel_is_no_network_to_mix(sisters, tmp_path, place):
+    models = list(sisters)
+    models[place] = "bicubic"
+    with pytest.raises(ValueError, match="bicubic is a kernel; only networks are mixed"):
+        interpolate(*models, tmp_path / "out")
+
+
 def test_networks_that_are_no_sisters_and_unknown_pictures_are_refused(sisters, pictures, tmp_path):
     other = tmp_path / "other.safetensors"
     save_net(build("msrresnet", 2, features=8, blocks=1), other, provenance={})

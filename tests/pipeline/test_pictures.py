@@ -159,8 +159,12 @@ def test_a_picture_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("side", [15_000, 60_000, 2_000_000_000])
 def test_a_small_file_that_claims_an_enormous_picture_is_refused_undecoded(tmp_path, side):
     (tmp_path / "bomb.png").write_bytes(_png_that_claims(side, side))
-    with pytest.raises(PictureError, match=rf"bomb\.png has {side} x {side} .*--max_pixels"):
+    with pytest.raises(PictureError, match=rf"bomb\.png has {side} x {side} .*cut it into pieces$"):
         read_picture(tmp_path / "bomb.png")
+    with pytest.raises(
+        PictureError, match=r"limit of 100; cut it into pieces or raise --max_pixels$"
+    ):
+        read_picture(tmp_path / "bomb.png", max_pixels=100_000_000)
 
 
 def test_the_limit_of_pixels_is_the_callers(tmp_path, pixels):

@@ -1,5 +1,6 @@
 from copy import deepcopy
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import pytorch_lightning as pl
@@ -299,6 +300,19 @@ def test_the_perceptual_network_is_frozen_and_out_of_checkpoints(vgg):
     for name, parameter in adversarial.perceptual.named_parameters():
         assert torch.equal(parameter, before[name])
     assert not [key for key in adversarial.state_dict() if "perceptual" in key]
+
+
+def test_where_vgg19_cannot_be_downloaded_the_option_for_its_file_is_named(monkeypatch, tmp_path):
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    said = (
+        r"VGG19.*from https://\S+vgg19\S+ \(no route to host\).*--model\.init_args\.perceptual\.w"
+    )
+    with pytest.raises(ConnectionError, match=said):
+        model(perceptual=Perceptual(layers={"conv1_2": 1.0}, weights=None))
 
 
 def test_warm_up_leaves_the_gan_term_out_while_the_discriminator_learns():

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sr_module.backbones import Normalise, backbone_layers, read_tensors
+from sr_module.backbones import Normalise, backbone_layers, downloaded, read_tensors
 
 
 def random_squeezenet() -> nn.Sequential:
@@ -73,3 +73,26 @@ def test_only_files_of_tensors_are_read(tmp_path: Path):
 def test_an_unknown_backbone_is_answered_with_the_nearest_one():
     with pytest.raises(ValueError, match="unknown backbone 'alexa'; did you mean 'alex'"):
         backbone_layers("alexa", None)  # type: ignore[arg-type]
+
+
+class _Published:
+    """Stands for torchvision's list of weights, with a server that nobody can reach."""
+
+    url = "http://127.0.0.1:9/vgg.pth"
+
+    def get_state_dict(self, **_: object) -> dict[str, Tensor]:
+        from torch.hub import load_state_dict_from_url
+
+        return dict(load_state_dict_from_url(self.url))
+
+    def __str__(self) -> str:
+        return "VGG_Weights.V1"
+
+
+def test_what_cannot_be_downloaded_is_named_with_its_address(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    said = (
+        r"VGG_Weights\.V1 could not be downloaded from http://127\.0\.0\.1:9/vgg\.pth \(.*refused"
+    )
+    with pytest.raises(ConnectionError, match=said):
+        downloaded(_Published())  # type: ignore[arg-type]

@@ -120,6 +120,32 @@ def test_a_file_of_a_later_format_says_so(saved: Path):
         load_net(saved)
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("{version: 1}", r"its header is damaged \(Expecting property name.*again"),
+        ('{"version": 1, "arch": "compact"}', "its header lacks scale, args, provenance"),
+        ("[]", "its header lacks version, arch"),
+    ],
+)
+def test_a_broken_header_names_the_file(saved: Path, header: str, said: str):
+    rewrite(saved, header=header)
+    for read in (load_net, read_provenance):
+        with pytest.raises(ValueError, match=rf"net\.safetensors: {said}"):
+            read(saved)
+
+
+def test_a_published_network_that_lacks_a_tensor_names_it(tmp_path: Path):
+    tensors = build("compact", 4, features=8, convs=3).state_dict()
+    *_, last = tensors
+    for key in ("body.2.bias", last):
+        kept = {name: value for name, value in tensors.items() if name != key}
+        torch.save({"params": kept}, tmp_path / "net.pth")
+        with pytest.raises(ValueError, match=rf"net\.pth: .*Compact.*{key}") as raised:
+            load_net(tmp_path / "net.pth")
+        assert "save_net" not in str(raised.value)
+
+
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
 def test_a_foreign_file_is_opened_and_gives_the_same_pictures(net: SRNet, tmp_path: Path, kind):
     path = tmp_path / f"foreign.{kind}"
@@ -164,6 +190,7 @@ def test_a_pickle_with_code_in_it_is_refused_unrun(tmp_path: Path, monkeypatch):
         ("raw.pth", lambda o, p: p.write_bytes(pickle.dumps(o))),
     ]:
         write({"params": _Trap()}, tmp_path / name)
-        with pytest.raises(ValueError, match=rf"{name}: damaged, or not"):
+        said = rf"{name}: holds Python objects, not only tensors; refused, since.*forbidden"
+        with pytest.raises(ValueError, match=said):
             load_net(tmp_path / name)
     assert not (tmp_path / "trap").exists()
