@@ -182,9 +182,10 @@ def connected(settings: RaySettings) -> contextlib.AbstractContextManager[Any]:
 
 def _check(config: Mapping[str, Any]) -> None:
     """Ray alone says how many processes there are."""
-    check_joined(1)
     world = world_of()
-    if world is not None and world.size > 1:
+    if world is None:
+        check_joined(1)
+    elif world.size > 1:
         raise ValueError(
             f"ray.workers is {config['ray']['workers']}, but {world.launcher} started this process "
             f"as one of {world.size}; start the command once, or leave --ray out"
