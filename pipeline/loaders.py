@@ -1,5 +1,6 @@
 """Torch's data loaders over the streams: where a pass begins, and what a reader's end says."""
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,6 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipeline.stream import TrainStream
+
+_GRACE = 60
+"""Seconds."""
 
 
 class Loader(DataLoader[Tensor]):
@@ -51,4 +55,15 @@ def reading(workers: int, *, pin_memory: bool) -> dict[str, Any]:
         # fork is Linux's default up to Python 3.13 and starts in milliseconds; the readers use no
         # threads.
         "multiprocessing_context": "fork" if workers else None,
+        "worker_init_fn": _outlive_sigterm,
     }
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """SIGTERM ends a reader a minute later: launchers send it to all processes of a job.
+
+    Until then training takes the steps after which its ranks stop together, and saves them. A
+    reader whose training process has died ends by itself.
+    """
+    del worker
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -216,16 +217,28 @@ def test_an_interrupted_run_is_killed_and_a_broken_one_failed_in_mlflow(
         assert client.get_run(run_id).info.status == name.upper()
 
 
+@pytest.mark.parametrize("readers", [0, 1])
 def test_a_terminated_run_ends_with_its_status_and_goes_on_later(
-    tiny: Words, tmp_path: Path, client: MlflowClient
+    tiny: Words, tmp_path: Path, client: MlflowClient, readers: int
 ) -> None:
+    """Launchers send SIGTERM to all processes of a job, readers of data included.
+
+    Ranks agree to stop a step or two later, and need their readers until then.
+    """
+
     class Terminate(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.global_step == 1:
+                reading = multiprocessing.active_children()
+                assert len(reading) >= readers
+                for reader in reading:
+                    reader.terminate()
+                    reader.join(0.5)  # a reader that dies of it has died
             if trainer.global_step == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit) as stop:
-        train(tiny(), watching=[Terminate()])
+        train(tiny("--data.workers", str(readers)), watching=[Terminate()])
     assert stop.value.code == 143  # as the shell says of a process that SIGTERM ended
     run_id = json.loads((tmp_path / "run" / "record" / "run.json").read_text())["run_id"]
     assert client.get_run(run_id).info.status == "KILLED"
