@@ -287,12 +287,13 @@ def test_a_crop_larger_than_the_pieces_is_refused_at_setup(shards):
         _data(shards, crop=64).setup("fit")
 
 
-def test_a_shard_that_is_cut_short_is_refused_at_setup(numbered_shards, tmp_path):
+def test_shards_that_are_cut_short_are_refused_at_setup_above_the_bound(numbered_shards, tmp_path):
     folder = shutil.copytree(numbered_shards, tmp_path / "shards")
     shard = folder / "train-000000.tar"
     shard.write_bytes(shard.read_bytes()[:-512])
-    with pytest.raises(ValueError, match=r"train-000000\.tar has .* cut short"):
-        _data(folder).setup("fit")
+    _data(folder, max_bad_share=1.0).setup("fit")
+    with pytest.raises(ValueError, match=r"train-000000\.tar has .* cut short.*max_bad_share 0 "):
+        _data(folder, max_bad_share=0.0).setup("fit")
 
 
 def test_a_missing_folder_is_named(tmp_path):
