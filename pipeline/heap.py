@@ -10,6 +10,9 @@ import sys
 
 _TRIM, _TOP_PAD, _MMAP = -1, -2, -3  # malloc.h
 _NEVER = 2**31 - 1
+_LARGEST = 128 * 2**20
+"""Of arrays that are kept. A freed array's place may be a few bytes too small for the next one as
+large, so that several places of a size come to be kept; of very large ones that would be much."""
 _PAD = 64 * 2**20
 
 
@@ -23,5 +26,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    wanted = {_MMAP: _NEVER, _TRIM: _NEVER, _TOP_PAD: _PAD}
+    wanted = {_MMAP: _LARGEST, _TRIM: _NEVER, _TOP_PAD: _PAD}
     return all(list(map(mallopt, wanted.keys(), wanted.values())))

@@ -18,7 +18,8 @@ def faults():
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of 4 KiB everywhere
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
-torch.ones({PAGES} * 1024)
+for _ in range(16):  # the first few may not fit where the one before was
+    torch.ones({PAGES} * 1024)
 before = faults()
 for _ in range({ROUNDS}):
     torch.ones({PAGES} * 1024)
@@ -35,7 +36,7 @@ def _faults(how: str) -> int:
 
 @pytest.mark.skipif(not keep_freed_memory(), reason="no glibc")
 def test_what_an_array_freed_the_next_one_gets_without_new_pages_from_the_system():
-    assert _faults("kept") < 2 * PAGES  # the second array may find the first one's place too small
+    assert _faults("kept") < PAGES
     assert _faults("given back") > ROUNDS * PAGES / 2  # or the line above says nothing
 
 
