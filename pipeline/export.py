@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.files import atomic_file
 from pipeline.options import run_function
 from pipeline.progress import console
-from pipeline.upscalers import KERNELS, network_file
+from pipeline.upscalers import network_file
 from sr_module.checkpoint import load_net, read_provenance
 from sr_module.export import (
     TOLERANCE,
@@ -65,9 +65,7 @@ def export(model: str, out: Path, *, scale: int | None = None) -> Exported:
     """
     if out.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"cannot export to {out}: give --out a name that ends in .onnx or .pt2")
-    if model in KERNELS:
-        raise ValueError(f"{model} is a kernel; only networks are exported (`srdet models`)")
-    path = network_file(model)
+    path = network_file(model, to_be="exported")
     net = load_net(path, scale=scale)
     console.print(f"exporting {model} ...", highlight=False)
     write, read = (to_onnx, load_onnx) if out.suffix == ".onnx" else (to_program, load_program)

@@ -30,7 +30,7 @@ from pipeline.reporting.curve import Axis, Panel, Point, draw_curve, draw_strip
 from pipeline.score_table import print_tables
 from pipeline.scoring import Evaluated, computed
 from pipeline.truth import open_sets
-from pipeline.upscalers import KERNELS, Precision, as_upscaler, network_file
+from pipeline.upscalers import Precision, as_upscaler, network_file
 from pipeline.world import best_device
 from sr_module.checkpoint import load_net, read_provenance, save_net
 from sr_module.interpolation import interpolate as mix
@@ -106,10 +106,7 @@ def interpolate(
         FileNotFoundError: a network, a set or a metric's file is missing.
     """
     alphas = _checked(alpha, out, measured=hr is not None)
-    for model in (psnr, gan):
-        if model in KERNELS:
-            raise ValueError(f"{model} is a kernel; only networks are mixed (`srdet models`)")
-    files = network_file(psnr), network_file(gan)
+    files = network_file(psnr, to_be="mixed"), network_file(gan, to_be="mixed")
     ends = Ends(*(load_net(file, scale=scale) for file in files))
     mix(ends.psnr, ends.gan, alpha=0)  # says at once what keeps them from being mixed
     if hr is None:

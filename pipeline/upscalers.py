@@ -156,17 +156,23 @@ def network_files(model: str) -> list[Path]:
     if not model.startswith("mix:"):
         return [network_file(model)]
     parts = _parts(model)
-    return [network_file(parts["psnr"]), network_file(parts["gan"])]
+    return [network_file(parts[end], to_be="mixed") for end in ("psnr", "gan")]
 
 
-def network_file(model: str) -> Path:
+def network_file(model: str, *, to_be: str = "taken here") -> Path:
     """The file of a network by its name, in MLflow's registry, or ``model`` itself if it is a file.
+
+    Args:
+        model: as people type it.
+        to_be: what is done with networks and cannot be done with kernels, for messages.
 
     Raises:
         FileNotFoundError: it is neither; the nearest name is offered.
-        ValueError: the registry has no such model.
+        ValueError: it is a kernel, or the registry has no such model.
         ConnectionError: the registry does not answer.
     """
+    if model in KERNELS:
+        raise ValueError(f"{model} is a kernel; only networks are {to_be} (`srdet models`)")
     if is_registered(model):
         return network_of(model)
     nets = trained()
