@@ -140,16 +140,16 @@ CURE = "copy it again or write the set again with: srdet shards"
 
 def _check_sizes(index: Index, folder: Path, most: float) -> None:
     for name, split in index.splits.items():
-        found = ((shard, _missing(folder / shard.name, shard)) for shard in split.shards)
-        lacking = [(shard, samples, said) for shard, (samples, said) in found if said]
-        missing = sum(samples for _, samples, _ in lacking)
+        found = (_missing(folder / shard.name, shard) for shard in split.shards)
+        lacking = [(samples, said) for samples, said in found if said]
+        missing = sum(samples for samples, _ in lacking)
         if missing > most * split.samples:
             raise ValueError(
-                f"{lacking[0][2]}; {len(lacking)} of the {len(split.shards)} {name} shards lack "
+                f"{lacking[0][1]}; {len(lacking)} of the {len(split.shards)} {name} shards lack "
                 f"{missing} of {split.samples} samples, more than data.max_bad_share {most:g} "
                 f"allows: {CURE}"
             )
-        for _, samples, said in lacking:
+        for samples, said in lacking:
             logger.warning("%s: about %d samples are missing; %s", said, samples, CURE)
 
 

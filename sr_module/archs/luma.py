@@ -26,7 +26,8 @@ from sr_module.net import Criterion, SRNet
 _GAIN = 255 / 219  # studio-range luma spans 16 to 235 (BT.601)
 _RED, _GREEN, _BLUE = 65.481, 128.553, 24.966
 _BAND = 2**20
-"""Bytes of enlarged rows made at a time. Measured: a fourth and four times as many cost a tenth."""
+"""Bytes of enlarged rows made at a time. Measured by itself, a third of it costs a third more time,
+three times it a tenth less, but leaves less of a cache to the network beside it."""
 
 
 class LumaNet(SRNet):

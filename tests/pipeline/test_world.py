@@ -228,12 +228,18 @@ def test_a_config_that_contradicts_the_launcher_is_refused_before_anything_start
         configured(tiny())
 
 
-def test_training_leaves_a_core_to_each_reader_and_takes_them_back(monkeypatch):
+@pytest.fixture
+def taken(monkeypatch) -> list[int]:
+    """The numbers of threads that torch is given, one after another, where it had 8 and no GPU."""
+    given: list[int] = []
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    taken = []
-    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: given[-1] if given else 8)
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    return given
+
+
+def test_training_leaves_a_core_to_each_reader_and_takes_them_back(taken):
     for readers in (0, 2, 20):
         with cores_shared_with(readers):
             pass
@@ -251,28 +257,19 @@ def test_training_leaves_a_core_to_each_reader_and_takes_them_back(monkeypatch):
     ],
 )
 def test_the_launchers_share_of_cores_is_shared_with_readers_and_the_users_number_is_not(
-    monkeypatch, given, share, expected
+    monkeypatch, taken, given, share, expected
 ):
     for name, value in (("OMP_NUM_THREADS", given), (SHARE, share)):
         monkeypatch.delenv(name, raising=False)
         if value:
             monkeypatch.setenv(name, value)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    threads = [8]
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
-    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     with cores_shared_with(2):
-        assert threads[-1] == expected
-    assert threads[-1] == 8
+        assert torch.get_num_threads() == expected
+    assert taken[-1] == 8
     assert os.environ.get("OMP_NUM_THREADS") == given
 
 
-def test_lightnings_own_processes_share_the_cores_and_leave_some_to_readers(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    taken = []
-    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+def test_lightnings_own_processes_share_the_cores_and_leave_some_to_readers(taken):
     with cores_shared_with(1, processes=2):
         _set_num_threads_if_needed(2)  # as Lightning does when it starts processes
         assert taken == [3]
