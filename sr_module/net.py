@@ -58,12 +58,12 @@ class SRNet(nn.Module):
         return lr if self.frames == 1 else lr[:, self.frames // 2]
 
     def prepared(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        """``forward`` as it is fastest on a CPU in ``dtype``, for many pictures without gradients.
+        """``forward`` as it is fastest on a CPU in ``dtype``, its results ``finished``.
 
-        It keeps the weights that it was made from. Networks that know no faster way are their own.
-        int8 is asked for only where the network has it.
+        For many pictures without gradients; it keeps the weights that it was made from. int8 is
+        asked for only where the network has it.
         """
-        return self
+        return lambda lr: finished(self(lr))
 
     def advance(self, step: int) -> None:
         """Told before each training step; networks that grow while they train override it."""
@@ -100,6 +100,33 @@ class SRNet(nn.Module):
         """``forward`` with its hooks, typed: ``nn.Module`` promises nothing about its result."""
         sr: Tensor = super().__call__(lr)
         return sr
+
+
+def finished(sr: Tensor) -> Tensor:
+    """The same tensor, in [0, 1] now.
+
+    Raises:
+        FloatingPointError: it is NaN or infinite somewhere.
+    """
+    check_finite(sr)
+    return sr.clamp_(0, 1)
+
+
+def check_finite(made: Tensor) -> None:
+    """Refuses what a network made if it is not numbers: clamped, it would look like a picture.
+
+    Args:
+        made: ``(B, C, H, W)``.
+
+    Raises:
+        FloatingPointError: it is NaN or infinite somewhere.
+    """
+    dense = made.permute(0, 2, 3, 1) if made.stride(1) == 1 else made  # aminmax copies others
+    if not torch.stack(dense.aminmax()).isfinite().all():
+        raise FloatingPointError(
+            "the network's output is not a number everywhere (NaN or infinite): its weights are "
+            "damaged, or its values overflow in bf16; compute in fp32 to tell which"
+        )
 
 
 @contextmanager

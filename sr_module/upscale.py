@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sr_module.archs import ARCHS
 from sr_module.archs.quantised import can_quantise
-from sr_module.net import SRNet, evaluating
+from sr_module.net import SRNet, evaluating, finished
 from sr_module.tiles import best_tile, count_parts, upscale_parts
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -69,7 +69,8 @@ def upscale(
     tile = tile or best_tile(height, width, device, overlap=net.overlap, banded=net.banded)
     autocast = torch.autocast(device.type, torch.bfloat16, precision == "bf16")
     with evaluating(net), torch.inference_mode(), autocast:
-        run = _on_processor(net, _DTYPES[precision]) if device.type == "cpu" else net
+        dtype = _DTYPES[precision]
+        run = _on_processor(net, dtype) if device.type == "cpu" else lambda lr: finished(net(lr))
         sr = _upscale_within_memory(net, run, batch, tile, device, progress, onto)
     return sr[0] if single else sr
 
@@ -178,7 +179,7 @@ def _upscale_tiles(
 ) -> Tensor:
     height, width = batch.shape[-2:]
     s = net.scale
-    sr = torch.empty(0, device=onto)
+    sr = torch.empty(0)
     parts = upscale_parts(
         lambda lr: run(_on(device, lr)),
         lambda rows, columns: batch[..., rows, columns],
@@ -190,29 +191,19 @@ def _upscale_tiles(
     )
     total = count_parts((height, width), tile, net.multiple_of)
     for done, (rows, columns, part) in enumerate(parts, 1):
-        _check_finite(part)
-        if done == 1:  # in the layout that the network's outputs have
-            last = part.stride(1) == 1
-            layout = torch.channels_last if last else torch.contiguous_format
-            shape = (len(batch), net.channels, s * height, s * width)
-            sr = torch.empty(shape, device=onto, memory_format=layout)
-        target = sr[..., s * rows.start : s * rows.stop, s * columns.start : s * columns.stop]
-        if (part.device, part.dtype) == (target.device, target.dtype):
-            torch.clamp(part, 0, 1, out=target)  # one pass over memory, where copying first is two
+        # in the layout that the network's outputs have
+        layout = torch.channels_last if part.stride(1) == 1 else torch.contiguous_format
+        if total == 1:  # is the result, not copied into one
+            sr = part.to(onto, torch.float32).contiguous(memory_format=layout)
         else:
-            target.copy_(part).clamp_(0, 1)
+            if done == 1:
+                shape = (len(batch), net.channels, s * height, s * width)
+                sr = torch.empty(shape, device=onto, memory_format=layout)
+            across = slice(s * columns.start, s * columns.stop)
+            sr[..., s * rows.start : s * rows.stop, across] = part
         if progress is not None:
             progress(done, total)
     return sr
-
-
-def _check_finite(part: Tensor) -> None:
-    """Clamped and rounded, NaN would be black pixels that look like a picture."""
-    if not torch.stack(part.aminmax()).isfinite().all():
-        raise FloatingPointError(
-            "the network's output is not a number everywhere (NaN or infinite): its weights are "
-            "damaged, or its values overflow in bf16; compute in fp32 to tell which"
-        )
 
 
 def _on(device: torch.device, part: Tensor) -> Tensor:

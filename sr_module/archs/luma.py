@@ -8,6 +8,7 @@ to its luma: no picture is ever converted there and back.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from sr_module.archs.packed import (
     shuffle_into,
     shuffled,
 )
-from sr_module.net import Criterion, SRNet
+from sr_module.net import Criterion, SRNet, check_finite, finished
 
 _GAIN = 255 / 219  # studio-range luma spans 16 to 235 (BT.601)
 _RED, _GREEN, _BLUE = 65.481, 128.553, 24.966
@@ -68,13 +69,18 @@ def enlarge_around(lr: Tensor, y: Tensor, blocks: Tensor, scale: int) -> Tensor:
         blocks: the new luma, all the pixels that a block of ``y``'s makes in one place:
             ``(B, side^2, H', W')`` or larger, ``side`` being ``scale * block_of(scale)``.
         scale: how many times as large the picture gets.
+
+    Returns:
+        ``(B, 3, scale * H, scale * W)``, ``finished``.
     """
-    colour = torch.sub(lr, y, alpha=_GAIN)
     if _convolves(lr):
-        return _enlarged_at_once(colour, scale, onto=blocks)
+        padded, inside = _frame(lr, scale)
+        torch.sub(lr, y, alpha=_GAIN, out=inside)
+        return _enlarged_at_once(padded, lr.shape[-2:], scale, onto=blocks)
+    colour = torch.sub(lr, y, alpha=_GAIN)
     size = [scale * side for side in lr.shape[-2:]]
     sr_y = shuffled(blocks, scale * block_of(scale))[..., : size[0], : size[1]]
-    return enlarge(colour, scale) + _GAIN * sr_y.to(lr.dtype)
+    return finished(enlarge(colour, scale) + _GAIN * sr_y.to(lr.dtype))
 
 
 def enlarge(image: Tensor, scale: int) -> Tensor:
@@ -85,7 +91,9 @@ def enlarge(image: Tensor, scale: int) -> Tensor:
     place, in a quarter of the time.
     """
     if _convolves(image):
-        return _enlarged_at_once(image, scale)
+        padded, inside = _frame(image, scale)
+        inside.copy_(image)
+        return _enlarged_at_once(padded, image.shape[-2:], scale)
     padded = _continued(_continued(image, -1), -2)
     height, width = padded.shape[-2:]
     size = [scale * height, scale * width]
@@ -99,33 +107,48 @@ def _convolves(image: Tensor) -> bool:
     return on_cpu and torch.is_inference_mode_enabled() and can_pack(torch.float32)
 
 
-def _enlarged_at_once(image: Tensor, scale: int, onto: Tensor | None = None) -> Tensor:
+def _frame(image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """Room for ``image`` in whole blocks with two pixels around, and the part that it takes."""
+    block = block_of(scale)
+    height, width = image.shape[-2:]
+    sides = [side + -side % block + 4 for side in (height, width)]
+    padded = image.new_zeros(*image.shape[:-2], *sides)
+    return padded, padded[..., 2 : 2 + height, 2 : 2 + width]
+
+
+def _enlarged_at_once(
+    padded: Tensor, size: Sequence[int], scale: int, onto: Tensor | None = None
+) -> Tensor:
     """Blocks of pixels, 16 or more outputs of one convolution, brought into place.
 
     Plane by plane in bands of rows that stay in the processor's cache.
 
     Args:
-        image: ``(B, C, H, W)``.
+        padded: ``(B, C, ...)``: a picture in its ``_frame``, which is filled here.
+        size: height and width of the picture.
         scale: how many times as large it gets.
-        onto: luma to add to every channel, in such blocks.
+        onto: luma to add to every channel, in such blocks; the sum is ``finished``.
     """
     block = block_of(scale)
     side = scale * block
-    batch, channels, height, width = image.shape
-    padded = F.pad(_continued(_continued(image, -1), -2), [0, -width % block, 0, -height % block])
-    down, across = -(-height // block), -(-width // block)
-    sr = image.new_empty(batch, channels, side * down, side * across)
-    rows = max(1, _BAND // (batch * across * side**2 * image.element_size()))
+    batch, channels = padded.shape[:2]
+    down, across = ((length - 4) // block for length in padded.shape[-2:])
+    _continue_symmetrically(padded, size)
+    sr = padded.new_empty(batch, channels, side * down, side * across)
+    rows = max(1, _BAND // (batch * across * side**2 * padded.element_size()))
     for top in range(0, down, rows):
         stop = min(top + rows, down)
-        light = None if onto is None else onto[:, :, top:stop, :across].to(image.dtype) * _GAIN
+        light = None
+        if onto is not None:
+            light = onto[:, :, top:stop, :across].to(padded.dtype) * _GAIN
+            check_finite(light)
         for channel in range(channels):
             plane = padded[:, channel : channel + 1, block * top : block * stop + 4]
             made = _bicubic(scale, block)(plane)
             if light is not None:
-                made += light
+                made.add_(light).clamp_(0, 1)
             shuffle_into(sr[:, channel : channel + 1, side * top : side * stop], made, side)
-    return sr[..., : scale * height, : scale * width]
+    return sr[..., : scale * size[0], : scale * size[1]]
 
 
 @functools.cache
@@ -142,13 +165,24 @@ def _bicubic(scale: int, block: int) -> Packed:
         return Packed(Convolution(weight, weight.new_zeros(len(weight)), step=block), torch.float32)
 
 
+def _continue_symmetrically(padded: Tensor, size: Sequence[int]) -> None:
+    """Fills two pixels on all sides of a picture of that size, whose first is at (2, 2)."""
+    for dim, length in ((-1, size[1]), (-2, size[0])):
+        for place, source in zip((0, 1, length + 2, length + 3), _beside(length), strict=True):
+            padded.select(dim, place).copy_(padded.select(dim, 2 + source))
+
+
 def _continued(image: Tensor, dim: int) -> Tensor:
     """Two pixels more on both sides of one axis: ``1 0 | 0 1 ... n-1 | n-1 n-2``."""
-    length = image.shape[dim]
-    inner = min(1, length - 1)  # a single row continues itself
-    order = [inner, 0], [length - 1, length - 1 - inner]
-    before, after = (torch.tensor(side, device=image.device) for side in order)
-    return torch.cat((image.index_select(dim, before), image, image.index_select(dim, after)), dim)
+    order = torch.tensor(_beside(image.shape[dim]), device=image.device)
+    before, after = image.index_select(dim, order).tensor_split(2, dim)
+    return torch.cat((before, image, after), dim)
+
+
+def _beside(length: int) -> tuple[int, int, int, int]:
+    """Which pixels of an axis stand in for the two before it and the two behind it."""
+    inner = min(1, length - 1)  # a single one continues itself
+    return inner, 0, length - 1, length - 1 - inner
 
 
 def interpolated_radius(radius: int, scale: int) -> int:

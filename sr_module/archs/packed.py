@@ -25,7 +25,7 @@ _RUNS = {4: torch.float32, 8: torch.float64, 16: torch.complex128}
 
 @dataclass(frozen=True)
 class Convolution:
-    """A valid convolution and what follows it."""
+    """A convolution and what follows it."""
 
     weight: Tensor
     bias: Tensor
@@ -34,19 +34,21 @@ class Convolution:
     """Of a PReLU that follows, one a channel."""
     step: int = 1
     """Stride."""
+    margin: int = 0
+    """Zeros around the picture, on each side."""
 
     @classmethod
     def of(
         cls, conv: nn.Module, activation: str = "none", slopes: Tensor | None = None
     ) -> "Convolution":
-        """With the weights of an ``nn.Conv2d``."""
+        """With the weights and the margin of an ``nn.Conv2d``, padded alike on all sides."""
         assert isinstance(conv, nn.Conv2d)
         assert conv.bias is not None
-        return cls(conv.weight, conv.bias, activation, slopes)
+        return cls(conv.weight, conv.bias, activation, slopes, margin=int(conv.padding[0]))
 
     def __call__(self, x: Tensor) -> Tensor:
         """``(B, C, H, W) -> (B, outputs, H', W')``."""
-        x = F.conv2d(x, self.weight, self.bias, stride=self.step)
+        x = F.conv2d(x, self.weight, self.bias, stride=self.step, padding=self.margin)
         x = _ACTIVATIONS[self.activation](x)
         return x if self.slopes is None else F.prelu(x, self.slopes)
 
@@ -61,11 +63,10 @@ class Packed:
         def cast(x: Tensor) -> Tensor:
             return x.detach().to(dtype).contiguous()  # the operators read strides of one
 
-        self.dtype, self.step = dtype, layer.step
+        self.dtype = dtype
+        self.geometry = [layer.margin] * 2, [layer.step] * 2, [1, 1], 1  # and dilation, groups
         weight, slopes = cast(layer.weight), layer.slopes
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-            weight, [0, 0], [layer.step] * 2, [1, 1], 1
-        )
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry)
         # the weight is kept: one that needs no other order may be lent to oneDNN, not copied
         self.layer = replace(layer, weight=weight, bias=cast(layer.bias))
         self.prelu = None if slopes is None else _PReLU(cast(slopes))
@@ -77,10 +78,7 @@ class Packed:
             x,
             self.weight,
             self.layer.bias,
-            [0, 0],
-            [self.step] * 2,
-            [1, 1],
-            1,
+            *self.geometry,
             self.layer.activation,
             [],
             "",

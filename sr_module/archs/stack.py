@@ -12,6 +12,7 @@ from sr_module.archs.bands import Banded, Bands
 from sr_module.archs.luma import LumaNet, enlarge, enlarge_around, luma
 from sr_module.archs.packed import Convolution, Packed, block_of, can_pack, shuffled
 from sr_module.archs.quantised import quantised
+from sr_module.net import finished
 
 
 class Stack(NamedTuple):
@@ -99,19 +100,19 @@ class StackNet(LumaNet):
         return self.stack()(enlarge(y, self.scale) if self.enlarges_first else y)
 
     def prepared(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        """``forward`` on a CPU with everything prepared that does not depend on the picture."""
+        """``forward`` and ``finished``, everything prepared that does not depend on the picture."""
         if dtype == torch.int8:
             stack = self.stack().quantised(enlarged=self.enlarges_first)
         elif can_pack(dtype):
             stack = self.stack().packed(dtype)
         else:
-            return self
+            return super().prepared(dtype)
 
         def run(lr: Tensor) -> Tensor:
             lr = lr.contiguous()  # planes are read one by one
             if self.enlarges_first:
                 up = enlarge(lr, self.scale)
-                return self.with_luma(up, stack(luma(up)))
+                return finished(self.with_luma(up, stack(luma(up))))
             y = luma(lr)
             return enlarge_around(lr, y, stack.blocks(y), self.scale)
 

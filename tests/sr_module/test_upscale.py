@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from sr_module import SRNet, build, upscale
 from sr_module.tiles import best_tile, count_parts, upscale_parts
+from sr_module.upscale import Precision
 
 
 class Nearest(SRNet):
@@ -117,6 +118,29 @@ def test_a_network_that_gives_no_numbers_is_an_error_and_no_black_picture(value:
     net.gain.data.fill_(value)
     with pytest.raises(FloatingPointError, match=r"not a number .*compute in fp32"):
         upscale(net, torch.rand(3, 8, 8))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("arch", ["srcnn", "fsrcnn", "espcn", "compact", "vdsr"])
+def test_one_damaged_weight_of_a_prepared_network_is_an_error(arch: str, precision: Precision):
+    net = build(arch, 2)
+    *_, bias = net.parameters()
+    bias.data[-1] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"not a number .*compute in fp32"):
+        upscale(net, torch.rand(3, 9, 14), precision=precision)
+
+
+@pytest.mark.parametrize("arch", ["espcn", "compact", "edsr"])
+@pytest.mark.parametrize("tile", [None, 8])
+def test_the_result_is_whole_in_memory_and_not_the_picture_s(arch: str, tile: int | None):
+    lr = torch.rand(3, 9, 14)
+    kept = lr.clone()
+    sr = upscale(build(arch, 2), lr, tile=tile)
+    assert sr.unsqueeze(0).is_contiguous() or sr.unsqueeze(0).is_contiguous(
+        memory_format=torch.channels_last
+    )
+    assert sr.untyped_storage().nbytes() == 4 * sr.numel()
+    assert torch.equal(lr, kept)
 
 
 def test_tiles_are_halved_until_they_fit():
