@@ -22,6 +22,8 @@ from pipeline.transfer import CHUNK, is_remote
 
 logger = logging.getLogger(__name__)
 
+GIB = 2**30
+
 
 class Cache:
     """Opens shards; those from the network through copies on disk.
@@ -130,7 +132,7 @@ class Cache:
                 path.unlink(missing_ok=True)  # who reads it keeps it until it is closed
                 used -= stat.st_size
             if used + size > self.limit:
-                self._say_full(f"{self.limit / 2**30:.3g} GiB are taken by unfinished copies")
+                self._say_full(f"{self.limit / GIB:.3g} GiB are taken by unfinished copies")
                 return False
             file.truncate(size)
             return True

@@ -17,19 +17,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pipeline.cache import Cache
+from pipeline.cache import GIB, Cache
 from pipeline.damage import Damage, Skipped
 from pipeline.index import Index, Opener, Shard, load_index, open_shard
 from pipeline.loaders import Loader, TrainLoader, reading
+from pipeline.pairs import pair
 from pipeline.samples import ShardReader
+from pipeline.shard_checks import check_cache, check_frames, check_pieces
 from pipeline.stream import TrainStream, ValStream
 from pipeline.transfer import Retry, is_remote
 from sr_module.degrade import AnyDegradation, Degradation
-from sr_module.resize import crop_to_multiple
 
 logger = logging.getLogger(__name__)
-
-GIB = 2**30
 
 
 class ShardData(pl.LightningDataModule):
@@ -134,42 +133,10 @@ class ShardData(pl.LightningDataModule):
         """Reads the index (every rank, once) and checks it."""
         if self.index is None:
             self.index = load_index(self.shards, retry=self.retry, most=self.max_bad_share)
-        cut = self.index.cut["size"]
-        if 0 < cut < self._read_side():
-            margins = f" with a margin of {self.margin}" if self.margin else ""
-            raise ValueError(
-                f"data.crop {self.crop}{margins} is larger than the pieces of {cut} pixels in "
-                f"'{self.shards}'; lower data.crop, or write larger pieces with: srdet shards --cut"
-            )
-        self._check_frames(self.index.frames)
-        self._check_cache(self.index)
-
-    def _check_frames(self, stored: int) -> None:
-        write = f"write clips with: srdet shards --frames {self.frames}"
-        if stored == 1 and self.frames > 1 and not self.repeat_still:
-            raise ValueError(
-                f"'{self.shards}' holds single pictures, the network reads {self.frames} frames; "
-                f"{write}, or have each picture repeated with --data.repeat_still true"
-            )
-        if stored > 1 and self.frames == 1:
-            raise ValueError(
-                f"'{self.shards}' holds clips of {stored} frames, the network reads single "
-                "pictures; write the frames as pictures: srdet shards without --frames"
-            )
-        if 1 < stored < self.frames:
-            raise ValueError(
-                f"'{self.shards}' holds clips of {stored} frames, the network reads {self.frames}; "
-                f"{write}"
-            )
-
-    def _check_cache(self, index: Index) -> None:
-        sizes = [shard.bytes for split in index.splits.values() for shard in split.shards]
-        largest = max(sizes, default=0) / GIB
-        if self.cache and is_remote(self.shards) and largest > self.cache_gib:
-            raise ValueError(
-                f"data.cache_gib {self.cache_gib} does not hold one shard of '{self.shards}' (up "
-                f"to {largest:.3g} GiB); allow more, or set data.cache to null"
-            )
+        check_pieces(self.index, self.shards, crop=self.crop, margin=self.margin)
+        check_frames(self.index, self.shards, frames=self.frames, repeat_still=self.repeat_still)
+        if self.cache:
+            check_cache(self.index, self.shards, limit_gib=self.cache_gib)
 
     @property
     def digest(self) -> str:
@@ -237,30 +204,14 @@ class ShardData(pl.LightningDataModule):
         return self._pair(batch, training=self.trainer is not None and self.trainer.training)
 
     def _pair(self, batch: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
-        hr = crop_to_multiple(batch, self.scale).float().div_(255)
         place = f"{self._rank()}/{self._batches_done()}" if training else f"val/{int(batch.sum())}"
-        rng = random.Random(f"noise/{self.seed}/{place}")
-        noise = torch.Generator().manual_seed(rng.getrandbits(63))
-        lr = self.degradation(hr, noise)
-        if training and self.margin:
-            lr, hr = self._without_margin(lr, hr, rng)
-        if hr.ndim == 4:
-            return (lr if self.frames == 1 else _repeated(lr, self.frames)), hr
-        return lr, hr[:, self.frames // 2]
-
-    def _without_margin(self, lr: Tensor, hr: Tensor, rng: random.Random) -> tuple[Tensor, Tensor]:
-        """The training crops themselves, each at a place of its own."""
-        side, scale, room = self.crop // self.scale, self.scale, 2 * self.margin // self.scale
-        corners = [(rng.randint(0, room), rng.randint(0, room)) for _ in lr]
-        small = [
-            picture[..., y : y + side, x : x + side]
-            for picture, (y, x) in zip(lr, corners, strict=True)
-        ]
-        large = [
-            picture[..., scale * y : scale * (y + side), scale * x : scale * (x + side)]
-            for picture, (y, x) in zip(hr, corners, strict=True)
-        ]
-        return torch.stack(small), torch.stack(large)
+        return pair(
+            batch,
+            self.degradation,
+            frames=self.frames,
+            rng=random.Random(f"noise/{self.seed}/{place}"),
+            crop=self.crop if training and self.margin else None,
+        )
 
     def _read_side(self) -> int:
         """Side of what is cut from a training picture."""
@@ -353,8 +304,3 @@ class ShardData(pl.LightningDataModule):
 
     def _world(self) -> int:
         return self.trainer.world_size if self.trainer else 1
-
-
-def _repeated(lr: Tensor, frames: int) -> Tensor:
-    """Stills ``(B, C, H, W)`` as clips ``(B, frames, C, H, W)`` in which nothing moves."""
-    return lr.unsqueeze(1).expand(-1, frames, -1, -1, -1)

@@ -21,6 +21,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from pipeline import profiling, tracking
+from pipeline.best import KeepBest, SameBuffers
 from pipeline.checkpoints import LAST, check_space, sweep
 from pipeline.data import ShardData
 from pipeline.fingerprints import listed
@@ -32,14 +33,7 @@ from pipeline.outcome import Best, Trained, tell
 from pipeline.parsing import CONF, TrainCLI, parse, plain
 from pipeline.progress import console
 from pipeline.registered import check_free
-from pipeline.resume import (
-    KeepBest,
-    KeepLast,
-    SameBuffers,
-    WholeFiles,
-    fit_or_stop,
-    stop_file,
-)
+from pipeline.resume import KeepLast, WholeFiles, fit_or_stop, stop_file
 from pipeline.settings import RunSettings
 from pipeline.skipped import TellSkipped
 from pipeline.tracking import Run

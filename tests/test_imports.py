@@ -15,6 +15,7 @@ LIGHTNING = (
     "sr_module/training.py", "sr_module/regression.py", "sr_module/adversarial.py",
     "pipeline/skipped.py",
     "detection/finetune.py", "pipeline/data.py", "pipeline/train.py", "pipeline/resume.py",
+    "pipeline/best.py",
     "pipeline/parsing.py", "pipeline/watch.py", "pipeline/detector.py", "pipeline/profiling.py",
     "pipeline/sweeps/objectives.py", "pipeline/sweeps/trial.py", "pipeline/sweeps/together.py",
     "pipeline/training_bar.py", "pipeline/boxed.py", "pipeline/going_on.py",

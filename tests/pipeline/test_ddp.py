@@ -15,8 +15,8 @@ from torch import Tensor, multiprocessing
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pipeline import checkpoints
+from pipeline.best import SameBuffers
 from pipeline.data import ShardData
-from pipeline.resume import SameBuffers
 from pipeline.train import configured, fit
 from sr_module.adversarial import Adversarial
 from sr_module.closed_form import ClosedForm
