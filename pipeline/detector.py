@@ -23,7 +23,7 @@ from pipeline.study import load_pictures
 from pipeline.study_record import coco_data
 from pipeline.tracking import Run
 from pipeline.watch import quiet_lightning
-from pipeline.world import cores_shared_with
+from pipeline.world import check_alone, cores_shared_with
 
 DETECTOR = "detector.safetensors"
 
@@ -77,6 +77,7 @@ def train_detector(
     Returns:
         Where the detector is.
     """
+    check_alone()
     settings = {
         "architecture": architecture, "crop": crop, "batch_size": batch_size, "steps": steps,
         "learning_rate": learning_rate, "seed": seed, "start": start.name if start else "random",

@@ -30,7 +30,7 @@ from pipeline.study import load_pictures
 from pipeline.study_files import file_name
 from pipeline.tracking import Run
 from pipeline.watch import quiet_lightning
-from pipeline.world import cores_shared_with
+from pipeline.world import check_alone, cores_shared_with
 from sr_module.degrade import Degradation
 
 RUN = "mlflow_run"
@@ -86,6 +86,7 @@ def finetune(
     Returns:
         The file of each arm.
     """
+    check_alone()
     parsed = parse_arms(arms, protocol)
     specs = {name: spec for name, spec in parsed.items() if not is_larger(spec)}
     reduced = (degradation or Degradation(scale)) if protocol == "synthetic" else None

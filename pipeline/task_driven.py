@@ -27,7 +27,7 @@ from pipeline.study import load_pictures
 from pipeline.train import NET
 from pipeline.upscalers import network_file
 from pipeline.watch import quiet_lightning
-from pipeline.world import cores_shared_with
+from pipeline.world import check_alone, cores_shared_with
 from sr_module.checkpoint import load_net
 from sr_module.degrade import Degradation
 from sr_module.optimisation import Optimisation
@@ -104,6 +104,7 @@ def task_driven(
     Returns:
         Where the network is.
     """
+    check_alone()
     start = network_file(init_from)
     net = load_net(start)
     reduced = degradation or Degradation(net.scale)

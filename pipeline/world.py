@@ -222,6 +222,24 @@ def cpu_has_bf16() -> bool:
     return bool({"amx_bf16", "avx512_bf16"} & set(known))
 
 
+def check_alone(env: Mapping[str, str] = os.environ) -> None:
+    """Refuses what one process trains where a launcher started several, each to train it alone.
+
+    Raises:
+        ValueError: this process is one of several.
+    """
+    world = world_of(env)
+    others = {f"a launcher ({name})": int(env.get(name) or 1) for name in SIZES}
+    started = {world.launcher: world.size} if world else {"srun": _tasks_of_step(env), **others}
+    for launcher, size in started.items():
+        if size > 1:
+            raise ValueError(
+                f"{launcher} started {size} processes, but this training is one process's, on one "
+                "device, and each would train alone; start it without a launcher, or under SLURM "
+                "with `srun --ntasks=1 ...`"
+            )
+
+
 def check_world(size: int, env: Mapping[str, str] = os.environ) -> None:
     """Refuses to train in a world other than the launched one.
 

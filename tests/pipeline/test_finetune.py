@@ -89,6 +89,55 @@ def test_a_network_trained_for_a_detector_is_an_arm_like_any_other(training):
     assert not same(training / "task" / "detector.safetensors", training / "det.safetensors")
 
 
+COMMANDS = {
+    "train": ("--architecture", "small_fcos"),
+    "finetune": ("--detector", "det.safetensors", "--arms", "none"),
+    "task-driven": ("--detector", "det.safetensors", "--init_from", "sr.safetensors"),
+}
+ALLOCATION = {"SLURM_JOB_NAME": "mine", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4"}
+
+
+@pytest.mark.parametrize(
+    ("launched", "said"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "torchrun"),
+        ({**ALLOCATION, "SLURM_STEP_NUM_TASKS": "4"}, "srun"),
+        ({**ALLOCATION, "SLURM_STEP_NUM_TASKS": "2"}, "srun"),
+        ({"SLURM_JOB_NAME": "bash", "SLURM_STEP_NUM_TASKS": "4"}, "srun"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "a launcher (OMPI_COMM_WORLD_SIZE)"),
+    ],
+)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_one_of_several_processes_trains_no_detector_alone(
+    training, monkeypatch, capsys, command, launched, said
+):
+    monkeypatch.chdir(training)
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    given = ["--coco", "coco.json", "--images", "images", "--out", "out", "--steps", "1",
+             "--workers", "0", "--crop", "64", *COMMANDS[command]]  # fmt: skip
+    assert cli.main(["detect", command, *given]) == 2
+    told = capsys.readouterr().err
+    assert f"error: {said} started {max(map(int, _sizes(launched)))} processes, but" in told
+    assert "srun --ntasks=1" in told
+    assert not (training / "out").exists()
+
+
+def _sizes(launched):
+    return [launched[key] for key in launched if key.endswith(("WORLD_SIZE", "NUM_TASKS"))]
+
+
+@pytest.mark.parametrize("more", [{}, {"SLURM_STEP_NUM_TASKS": "1"}])
+def test_an_allocation_of_several_tasks_trains_one_detector_when_asked_once(
+    training, monkeypatch, more
+):
+    for name, value in {**ALLOCATION, **more, "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    arms = ("--arms", "none", "--steps", "1", "--out", str(training / "tuned"))
+    assert cli.main(words(training, "finetune", *arms)) == 0
+    assert finetuned_file(training / "tuned", "none").is_file()
+
+
 def test_labels_of_a_stored_detector_are_found_by_name(training):
     assert label_of(training / "det.safetensors", {5: "boat"}) == {5: 2}
 
