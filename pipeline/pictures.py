@@ -99,7 +99,11 @@ def open_upright(source: Path | bytes, name: str, max_pixels: int | None) -> Ima
         FileNotFoundError: no such file.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+        # By its name Pillow would map an uncompressed TIFF, and scramble it where it is turned.
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
+            Image.open(file) as opened,
+        ):
             check_size(*opened.size, name, max_pixels)
             upright = ImageOps.exif_transpose(opened)
             upright.load()
@@ -128,6 +132,7 @@ def upright_size(path: Path) -> tuple[int, int]:
             width, height = opened.size
             # Behind the pixels of a PNG, where hardly one has any, Pillow looks by decoding them.
             told = opened.format != "PNG" or "exif" in opened.info
+            told = told and opened.format != "TIFF"  # of which Pillow gives the upright size
             orientation = opened.getexif().get(ExifTags.Base.Orientation) if told else None
     except FileNotFoundError:
         raise

@@ -19,6 +19,7 @@ from pipeline.pictures import (
     read_picture,
     to_float,
     to_uint8,
+    upright_size,
     write_picture,
 )
 
@@ -114,6 +115,10 @@ def test_the_exif_orientation_is_applied(tmp_path, pixels, orientation):
     exif[274] = orientation
     path = _saved(Image.fromarray(pixels), tmp_path / "a.png", exif=exif)
     assert torch.equal(read_picture(path), _chw(turned[orientation]))
+    grey = _saved(Image.fromarray(pixels[..., 0]), tmp_path / "a.tif", exif=exif)
+    assert torch.equal(read_picture(grey)[0], _chw(turned[orientation])[0])
+    for file in (path, grey):
+        assert upright_size(file) == turned[orientation].shape[:2]
 
 
 @pytest.mark.parametrize(
