@@ -156,6 +156,7 @@ def test_a_picture_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "a.png").touch()
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(PictureError, match=r"a\.png may not be read; change its permissions"):
         read_picture(tmp_path / "a.png")
