@@ -83,6 +83,7 @@ def read_coco(path: Path, *, images: Path | None = None, allow_empty: bool = Fal
     """Read a COCO detection file.
 
     Extra keys are ignored; a missing ``area`` becomes width times height, a missing ``iscrowd`` 0.
+    An ``area`` that is 0, or larger than the box, becomes the box's, and is told in ``skipped``.
     Boxes that stick out of their picture are cut, boxes without extent or wholly outside are left
     out; both are told in ``skipped``.
 
@@ -194,8 +195,8 @@ def _read_objects(
             raise ValueError(f"{where}: category_id {label} is none of {_listed(categories)}")
         box = _read_box(entry, where, pictures[image], skipped)
         if box is not None:
-            crowd = bool(entry.get("iscrowd", 0))
-            rows[image].append((box, label, _read_area(entry, box, where), crowd))
+            crowd = _read_crowd(entry, where)
+            rows[image].append((box, label, _read_area(entry, box, where, skipped), crowd))
     return {image: _objects(found) for image, found in rows.items()}
 
 
@@ -225,13 +226,32 @@ def _read_box(
     return [float(value) for value in inside[0]]
 
 
-def _read_area(entry: dict[str, Any], box: list[float], where: str) -> float:
-    area = entry.get("area")
+def _read_area(entry: dict[str, Any], box: list[float], where: str, skipped: list[str]) -> float:
+    """As annotated, unless no object in such a box has that area: it decides on the size told."""
+    area, of_box = entry.get("area"), (box[2] - box[0]) * (box[3] - box[1])
     if area is None:
-        return (box[2] - box[0]) * (box[3] - box[1])
+        return of_box
     if not _is_finite(area) or area < 0:
         raise ValueError(f"{where}: area must be a number of square pixels, got {area!r}")
-    return float(area)
+    width, height = entry["bbox"][2:]
+    if 0 < area <= _MOST_OF_A_BOX * width * height:
+        return float(area)
+    skipped.append(
+        f"{where}: area {area} is not that of an object in a box of {width} x {height}; the box's "
+        f"area is taken"
+    )
+    return of_box
+
+
+_MOST_OF_A_BOX = 1.5
+"""An area of more times the box's is of another copy of the picture; of less it may be rounding."""
+
+
+def _read_crowd(entry: dict[str, Any], where: str) -> bool:
+    crowd = entry.get("iscrowd")
+    if crowd not in (None, 0, 1):
+        raise ValueError(f"{where}: iscrowd must be 0 or 1, got {crowd!r}")
+    return bool(crowd)
 
 
 def _objects(rows: list[tuple[list[float], int, float, bool]]) -> Objects:

@@ -96,13 +96,15 @@ def convert(
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another name, or add --overwrite true")
     skipped: list[str] = []
+    if kind == "coco":
+        skipped += read_coco(labels, images=images, allow_empty=True).skipped
     content = (
         json.loads(labels.read_text()) if kind == "coco"
         else _as_coco(kind, images, labels, names, origin, skipped)
     )  # fmt: skip
     if slice is not None:
         how = Slicing(slice, overlap, visible, empty)
-        return slice_coco(content, labels, images, out, how, overwrite=overwrite)
+        return slice_coco(content, labels, images, out, how, skipped, overwrite=overwrite)
     with atomic_file(out) as temporary:
         temporary.write_text(json.dumps(content))
     truth = read_coco(out, allow_empty=True)  # what the other commands will say of it
@@ -119,12 +121,13 @@ def slice_coco(
     images: Path,
     out: Path,
     how: Slicing,
+    skipped: list[str],
     *,
     overwrite: bool,
 ) -> Converted:
     """A COCO set cut into slices: ``images`` and ``annotations.json`` in a folder."""
     pictures, objects = slice_set(content, path, images, out, how, overwrite=overwrite)
-    result = Converted(out, pictures, objects)
+    result = Converted(out, pictures, objects, skipped)
     _tell(result)
     return result
 

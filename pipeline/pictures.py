@@ -127,18 +127,29 @@ def upright_size(path: Path) -> tuple[int, int]:
         PictureError: not a picture, or a damaged header.
         FileNotFoundError: no such file.
     """
+    return header(path)[0]
+
+
+def header(path: Path) -> tuple[tuple[int, int], int]:
+    """Height and width of the upright picture, and the EXIF orientation of the stored one.
+
+    Raises:
+        PictureError: not a picture, or a damaged header.
+        FileNotFoundError: no such file.
+    """
     try:
         with Image.open(path) as opened:
             width, height = opened.size
             # Behind the pixels of a PNG, where hardly one has any, Pillow looks by decoding them.
             told = opened.format != "PNG" or "exif" in opened.info
-            told = told and opened.format != "TIFF"  # of which Pillow gives the upright size
-            orientation = opened.getexif().get(ExifTags.Base.Orientation) if told else None
+            orientation = opened.getexif().get(ExifTags.Base.Orientation, 1) if told else 1
+            stored = opened.format != "TIFF"  # of which Pillow gives the upright size
     except FileNotFoundError:
         raise
     except _DAMAGE as error:
         raise PictureError(f"{path} is damaged ({error}); replace or remove it") from error
-    return (width, height) if orientation in _ON_THEIR_SIDE else (height, width)
+    on_its_side = stored and orientation in _ON_THEIR_SIDE
+    return (width, height) if on_its_side else (height, width), orientation
 
 
 _ON_THEIR_SIDE = (5, 6, 7, 8)

@@ -25,6 +25,7 @@ from rich.console import Console
 from torch import Tensor
 
 from detection.truth import CocoSet, read_coco
+from pipeline.annotated import check_annotated_size
 from pipeline.files import atomic_folder
 from pipeline.fingerprints import fingerprint
 from pipeline.footage import footage_in, write_footage
@@ -228,13 +229,8 @@ def _read(file: PictureFile, max_pixels: int) -> Tensor:
         picture = read_picture(file.path, max_pixels=max_pixels)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file.path} is missing; copy it there") from None
-    size = (picture.shape[2], picture.shape[1])
-    if file.size not in (None, size):
-        raise PictureError(
-            f"{file.path} is {size[0]} x {size[1]} pixels when upright, its annotation "
-            f"says {file.size[0]} x {file.size[1]}, so its boxes would be wrong; "
-            "annotate the picture again, or save it as it was annotated"
-        )
+    if file.size is not None:
+        check_annotated_size(file.path, (picture.shape[2], picture.shape[1]), file.size)
     return picture
 
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from detection.windows import Window, grid_windows
+from pipeline.annotated import check_annotated_size
 from pipeline.files import atomic_folder
 from pipeline.pictures import to_uint8, write_picture
 from pipeline.progress import bar
@@ -87,6 +88,7 @@ def slice_set(
             if not file.is_file():
                 raise FileNotFoundError(f"no picture {file}, which {path} names; check --images")
             raster = open_raster(file, max_pixels=LARGEST)
+            check_annotated_size(file, raster.size[::-1], (picture["width"], picture["height"]))
             for window, inside in _slices(picture, objects[picture["id"]], how, raster.size):
                 name = _name(picture["file_name"], window)
                 columns = slice(window.x, window.x + window.width)

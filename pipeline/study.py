@@ -8,6 +8,7 @@ stay in original coordinates, and an arm "original" shows what perfect super-res
 import functools
 import hashlib
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,11 +25,14 @@ from detection.merge_tuning import TunedMerge
 from detection.truth import CocoSet, Objects, Picture, read_coco
 from detection.windows import WindowPlan
 from pipeline import vast
+from pipeline.annotated import check_annotated
 from pipeline.look import Look, Looking, Opener, look_at_all
 from pipeline.pictures import read_picture, to_float
 from pipeline.vast import open_vast
 from sr_module.degrade import AnyDegradation
 from sr_module.resize import crop_to_multiple
+
+logger = logging.getLogger(__name__)
 
 Found = dict[int, Detections]
 
@@ -152,7 +156,8 @@ def load_pictures(
     files have it.
 
     Raises:
-        ValueError: unequal numbers of files and folders, or files of different categories.
+        ValueError: unequal numbers of files and folders, files of different categories, or pictures
+            of another size than is annotated.
     """
     if len(annotations) != len(images):
         raise ValueError(
@@ -165,6 +170,18 @@ def load_pictures(
             raise ValueError(
                 f"{other.path} and {sets[0].path} have different categories; a study needs one list"
             )
+    joined, paths = _join(sets, images)
+    if limit is not None:
+        joined = joined.subset([picture.id for picture in joined.images[:limit]])
+    check_annotated([(paths[p.id], (p.width, p.height)) for p in joined.images])
+    if told := joined.skipped:
+        logger.warning("%d annotations left out or mended, the first: %s", len(told), told[0])
+    joined, regions = _split_ignored(joined, ignored)
+    return Pictures(joined, paths, degradation, regions)
+
+
+def _join(sets: Sequence[CocoSet], images: Sequence[Path]) -> tuple[CocoSet, dict[int, Path]]:
+    """One set of several, its pictures numbered anew, and where they are."""
     pictures: list[Picture] = []
     objects: dict[int, Objects] = {}
     paths: dict[int, Path] = {}
@@ -179,11 +196,7 @@ def load_pictures(
             objects[number] = coco.objects[picture.id]
             paths[number] = folder / picture.file_name
     skipped = list(itertools.chain.from_iterable(coco.skipped for coco in sets))
-    joined = CocoSet(sets[0].path, tuple(pictures), sets[0].categories, objects, skipped)
-    if limit is not None:
-        joined = joined.subset([picture.id for picture in pictures[:limit]])
-    joined, regions = _split_ignored(joined, ignored)
-    return Pictures(joined, paths, degradation, regions)
+    return CocoSet(sets[0].path, tuple(pictures), sets[0].categories, objects, skipped), paths
 
 
 def _split_ignored(

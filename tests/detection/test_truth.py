@@ -69,6 +69,29 @@ def test_a_box_of_which_nothing_is_left_is_left_out_and_told(
     assert reason in truth.skipped[0]
 
 
+@pytest.mark.parametrize("area", [0, 0.0, 20 * 30 * 16])
+def test_an_area_that_no_object_in_its_box_has_is_replaced_and_told(
+    write_coco: Write, area: float
+) -> None:
+    row = {**CAR, "bbox": [10, 10, 20, 30], "area": area}
+    truth = read_coco(write_coco(annotations=[row]))
+    assert truth.objects[1].areas.tolist() == [600.0]
+    assert f"area {area} is not that of an object in a box of 20 x 30" in truth.skipped[0]
+
+
+def test_the_area_of_a_mask_is_kept_also_where_the_box_is_rounded(write_coco: Write) -> None:
+    rows = [{**CAR, "id": i, "bbox": [10, 10, 4, 4], "area": a} for i, a in enumerate((3.5, 17.2))]
+    truth = read_coco(write_coco(annotations=rows))
+    assert truth.objects[1].areas.tolist() == [3.5, 17.2]
+    assert truth.skipped == []
+
+
+@pytest.mark.parametrize("crowd", ["0", "1", 2, [], "no"])
+def test_a_crowd_that_is_neither_0_nor_1_is_refused(write_coco: Write, crowd: object) -> None:
+    with pytest.raises(ValueError, match="annotation id 1: iscrowd must be 0 or 1, got"):
+        read_coco(write_coco(annotations=[{**CAR, "iscrowd": crowd}]))
+
+
 def test_annotation_ids_may_start_at_zero_and_be_any_size(write_coco: Write) -> None:
     rows = [{**CAR, "id": 0}, {**CAR, "id": 900000000123}]
     assert len(read_coco(write_coco(annotations=rows)).objects[1]) == 2

@@ -180,6 +180,25 @@ def test_what_is_mostly_outside_a_slice_is_a_crowd_region_there(folder):
     assert (part.boxes.tolist(), part.crowds.tolist()) == ([[0, 20, 5, 30]], [True])
 
 
+def test_what_is_wrong_with_a_coco_set_is_said_before_it_is_sliced(folder, capsys):
+    yolo(folder, "1 0.25 0.25 0.1 0.1\n")
+    path = folder / "out.json"
+    coco = json.loads(path.read_text())
+    coco["annotations"][0]["bbox"][2] = 0
+    path.write_text(json.dumps(coco))
+    words = ["--slice", "60", "--labels", str(path)]
+    assert convert(folder, "coco", *words, out="sliced") == 0
+    assert "has no extent" in capsys.readouterr().err
+    coco["images"][0]["width"] *= 2
+    path.write_text(json.dumps(coco))
+    assert convert(folder, "coco", *words, out="again") != 0
+    assert "its boxes would be wrong" in capsys.readouterr().err
+    del coco["annotations"][0]["bbox"]
+    path.write_text(json.dumps(coco))
+    assert convert(folder, "coco", *words, out="again") != 0
+    assert "bbox must be four finite numbers" in capsys.readouterr().err
+
+
 def test_a_set_of_another_kind_is_sliced_in_one_go(folder):
     label(folder, "a.xml", VOC)
     assert convert(folder, "voc", "--slice", "100", out="sliced") == 0

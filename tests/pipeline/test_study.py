@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from detection.boxes import Detections
 from detection.gain import paired_gains
@@ -46,6 +47,60 @@ def write_squares(folder: Path, squares=SQUARES) -> Path:
     path = folder / "annotations.json"
     path.write_text(json.dumps(coco))
     return path
+
+
+def with_sizes(path: Path, times: float) -> Path:
+    """The same annotations for pictures so many times as large."""
+    coco = json.loads(path.read_text())
+    for image in coco["images"]:
+        image["width"], image["height"] = round(SIDE * times), round(SIDE * times)
+    for row in coco["annotations"]:
+        row["bbox"] = [side * times for side in row["bbox"]]
+    path.write_text(json.dumps(coco))
+    return path
+
+
+@pytest.mark.parametrize("times", [0.5, 2])
+def test_boxes_of_a_larger_or_smaller_copy_are_refused_before_anything_is_measured(tmp_path, times):
+    path = with_sizes(write_squares(tmp_path), times)
+    with pytest.raises(ValueError, match=r"its boxes would be wrong.*3 of 3 pictures"):
+        load_pictures([path], [tmp_path / "images"], degradation=None, limit=None)
+
+
+def turn(folder: Path, orientation: int) -> None:
+    """Rewrites every picture as a camera held so would have stored it."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    for file in folder.glob("*.png"):
+        with Image.open(file) as opened:
+            opened.resize((SIDE, 80)).save(file, exif=exif)
+
+
+def test_boxes_of_the_stored_picture_are_refused_where_exif_turns_it(tmp_path):
+    path = write_squares(tmp_path)
+    turn(tmp_path / "images", 6)
+    coco = json.loads(path.read_text())
+    for image in coco["images"]:
+        image["height"] = 80
+    path.write_text(json.dumps(coco))
+    with pytest.raises(ValueError, match="its EXIF data may turn it by 90 degrees: take the tag"):
+        load_pictures([path], [tmp_path / "images"], degradation=None, limit=None)
+    for image in coco["images"]:
+        image["width"], image["height"] = 80, SIDE
+    path.write_text(json.dumps(coco))
+    load_pictures([path], [tmp_path / "images"], degradation=None, limit=None)
+
+
+def test_a_half_turn_that_no_size_tells_is_told(tmp_path, caplog):
+    path = write_squares(tmp_path)
+    load_pictures([path], [tmp_path / "images"], degradation=None, limit=None)
+    assert not caplog.records
+    exif = Image.Exif()
+    exif[274] = 3
+    with Image.open(tmp_path / "images" / "2.png") as opened:
+        opened.save(tmp_path / "images" / "2.png", exif=exif)
+    load_pictures([path], [tmp_path / "images"], degradation=None, limit=None)
+    assert "1 of 3 pictures are turned by 180 degrees" in caplog.text
 
 
 def find_bright(pictures):
