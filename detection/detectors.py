@@ -15,13 +15,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 
 from detection.boxes import Detections, Detector
 from detection.categories import match_categories
-from detection.families import TORCHVISION, build_model, check_name, coco_names
+from detection.families import build_model, check_name, coco_names
 from detection.files import write_atomically
 from detection.huggingface import load_huggingface
+from detection.published import check_published, published_weights
 from detection.ultralytics_models import PREFIX, load_ultralytics
 
 FORMAT = "srdet-detector/1"
@@ -60,6 +60,7 @@ def load_detector(
 
     Raises:
         FileNotFoundError: a file is missing.
+        ConnectionError: published weights cannot be fetched.
         ValueError: unknown name, a file that is no detector, or no category in common with the set.
     """
     source = str(name_or_path)
@@ -217,7 +218,7 @@ def _named_model(
     if weights is None:
         names = [None, *(categories[key] for key in sorted(categories))]
     else:
-        _check_published(name)
+        check_published(name)
         names = coco_names()
     model = build_model(
         name,
@@ -228,34 +229,3 @@ def _named_model(
     if weights is not None:
         model.load_state_dict(published_weights(name, weights))
     return model, names
-
-
-def _check_published(name: str) -> None:
-    if name not in TORCHVISION:
-        raise ValueError(
-            f"'{name}' has no published weights; load its file of save_detector by path instead"
-        )
-
-
-def published_weights(name: str, weights: str | Path) -> dict[str, Tensor]:
-    """State of a family's published weights, from a local file or by their torchvision name."""
-    choices = get_model_weights(name)
-    if str(weights) == "DEFAULT" or str(weights) in choices.__members__:
-        state: dict[str, Tensor] = choices[str(weights)].get_state_dict(check_hash=True)
-    else:
-        state = _read_state(Path(weights), list(choices.__members__))
-    if name in ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn"):
-        # published for batch norms with eps = 0, ours have 1e-5: take it off the variance
-        state = {k: v - 1e-5 if k.endswith("running_var") else v for k, v in state.items()}
-    return state
-
-
-def _read_state(path: Path, names: list[str]) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no weights {path}: give a file, or one of torchvision's names {', '.join(names)}"
-        )
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state

@@ -7,8 +7,9 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from detection.detectors import published_weights, read_metadata
+from detection.detectors import read_metadata
 from detection.families import TORCHVISION
+from detection.published import published_weights
 
 LEAST = 0.5
 """Share of the values that must fit: below, it is another architecture."""

@@ -1,5 +1,7 @@
 import json
 import logging
+import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -247,6 +249,44 @@ def test_weights_published_without_epsilon_give_the_same_normalisation(tmp_path:
 def test_missing_weights_name_the_published_ones(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"COCO_V1"):
         load_detector(LIGHT, categories=CATEGORIES, weights=tmp_path / "none.pth")
+
+
+@pytest.fixture
+def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torch keeps downloads, on a machine whose proxy does not answer."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setattr("urllib.request._opener", None)  # knows the proxies of its first use
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return tmp_path / "hub" / "checkpoints"
+
+
+@pytest.mark.parametrize("name", ["DEFAULT", "COCO_V1"])
+def test_weights_that_cannot_be_downloaded_say_which_whence_and_what_else_serves(
+    cut_off: Path, name: str
+) -> None:
+    file = "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth"
+    said = (
+        f"the published weights {LIGHT} COCO_V1 could not be downloaded from "
+        f"https://download.pytorch.org/models/{file} "
+    )
+    with pytest.raises(ConnectionError, match=re.escape(said) + ".*refused") as told:
+        load_detector(LIGHT, categories={1: "person"}, weights=name)
+    assert f"copy that file to {cut_off / file}, where a download is kept" in str(told.value)
+    assert "or give it as --detector_weights FILE" in str(told.value)
+
+
+def test_a_damaged_file_among_the_downloads_is_told_from_one_that_is_not_there(
+    cut_off: Path,
+) -> None:
+    kept = cut_off / "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"<html>sign in</html>")
+    with pytest.raises(ValueError, match=re.escape(f"{kept}: damaged") + ".*delete it"):
+        load_detector(LIGHT, categories={1: "person"}, weights="DEFAULT")
 
 
 def test_the_small_detector_has_no_published_weights() -> None:
