@@ -23,6 +23,7 @@ from torchvision.io import write_png
 
 from benchmarks.clock import medians
 from pipeline.damage import Damage
+from pipeline.heap import keep_freed_memory
 from pipeline.index import Shard, load_index
 from pipeline.samples import Sample, ShardReader, decode_png
 from pipeline.scenes import write_scenes
@@ -42,6 +43,7 @@ Rows = Iterator[tuple[str, str]]
 
 def run() -> Rows:
     """Two reader processes a work, started once; all works in turn, medians."""
+    keep_freed_memory()  # as the commands do
     with tempfile.TemporaryDirectory() as folder, cores_shared_with(WORKERS):
         pictures = _pictures(Path(folder))
         for cut in CUTS:
