@@ -199,8 +199,8 @@ def _held(
     plan: "Plan", strategy: "Strategy", validations: int, run: Run, *, resume: bool
 ) -> Standing:
     """The sweep itself, with the board, and who won."""
+    from pipeline.sweeps.reports import tidy
     from pipeline.sweeps.running import run_sweep
-    from pipeline.sweeps.trial import tidy
 
     board = Board(plan.objective, plan.labels, strategy.trials, validations)
     try:

@@ -16,7 +16,8 @@ from pipeline.files import atomic_file
 from pipeline.pictures import PictureError, to_float, to_uint8, write_picture
 from pipeline.progress import bar
 from pipeline.upscalers import Upscaler
-from pipeline.video import WRITTEN, Frame, VideoReader, VideoWriter
+from pipeline.video import Frame, VideoReader
+from pipeline.video_writer import WRITTEN, VideoWriter
 
 logger = logging.getLogger(__name__)
 

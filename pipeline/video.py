@@ -1,4 +1,4 @@
-"""Videos: frames in, frames out, one at a time; the only door to PyAV.
+"""Videos: their frames, one at a time; the only door to PyAV.
 
 PyAV rather than torchcodec: its wheels bring FFmpeg with them, and it copies sound from file to
 file. It is an optional dependency (``pip install "srdet[video]"``), imported when a video is.
@@ -21,8 +21,6 @@ from pipeline.pictures import PictureError, check_size
 logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")
-WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-"""Suffixes that videos are written with; others become .mkv, which holds sound of any kind."""
 
 _HD = 720
 """Rows from which on a video that does not say so is taken to have BT.709's colours."""
@@ -64,8 +62,8 @@ class VideoReader:
     def __init__(self, path: Path, *, max_pixels: int | None = None) -> None:
         self.path, self.max_pixels = path, max_pixels
         self.damaged = self.missing = self.given = 0
-        self._av = _pyav(path)
-        self._container = _opened(self._av, path)
+        self._av = pyav(path)
+        self._container = opened(self._av, path)
         if not self._container.streams.video:
             self.close()
             raise VideoError(f"{path} has no pictures, only sound; give a video")
@@ -172,116 +170,12 @@ class VideoReader:
         return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
-class VideoWriter:
-    """A video of enlarged frames with the times, colours and sound of another.
-
-    H.264 of constant quality; sound is copied, not encoded again, packet by packet as the pictures
-    come, so that memory does not grow with the length.
-
-    Args:
-        path: the file as written, of any name.
-        form: FFmpeg's name of the container, a value of ``WRITTEN``.
-        source: whose times, colours and sound it gets.
-        quality: x264's constant rate factor, 0 (lossless) to 51.
+def pyav(path: Path) -> ModuleType:
+    """PyAV, asked for a file.
 
     Raises:
-        VideoError: the container does not hold this kind of sound.
+        VideoError: it is not installed.
     """
-
-    def __init__(self, path: Path, form: str, source: VideoReader, *, quality: int) -> None:
-        self.source, self.quality = source, quality
-        self._av = _pyav(path)
-        self._out = self._av.open(str(path), "w", format=form)
-        self._in = _opened(self._av, source.path)
-        self._form = form
-        self._encoder: Any = None
-        self._sounds: dict[Any, Any] = {}
-        self._packets: Iterator[Any] = iter(())
-        self._ahead: Any = None  # a packet that was read too early
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        try:
-            if error is None:
-                self._finish()
-        finally:
-            self._in.close()
-            self._out.close()
-
-    @property
-    def silent(self) -> bool:
-        """Whether there is no sound to copy."""
-        return not self._in.streams.audio
-
-    def put(self, picture: Tensor, pts: int) -> None:
-        """Adds a frame.
-
-        Args:
-            picture: uint8 ``(3, H, W)``, of one size throughout.
-            pts: its time, in units of the source's time base.
-        """
-        if self._encoder is None:
-            self._encoder = self._start(picture)
-        self._copy_sound(until=pts * self.source.time_base)
-        pixels = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
-        frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-            format=self._encoder.codec_context.pix_fmt,
-            dst_colorspace=self.source.colours,
-            src_color_range=2,
-            dst_color_range=self.source.range or 1,
-        )
-        frame.pts, frame.time_base = pts, self.source.time_base
-        self._out.mux(self._encoder.encode(frame))
-
-    def _start(self, picture: Tensor) -> Any:  # noqa: ANN401
-        height, width = picture.shape[-2:]
-        stream = self._out.add_stream("libx264", rate=self.source.rate)
-        stream.width, stream.height = width, height
-        # Halved chroma needs even sides; it is what every player shows.
-        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
-        stream.options = {"crf": str(self.quality)}
-        context = stream.codec_context
-        context.time_base = self.source.time_base
-        context.colorspace, context.color_range = self.source.colours, self.source.range or 1
-        self._add_sound()
-        return stream
-
-    def _add_sound(self) -> None:
-        """Gives each sound stream of the source a copy in the new file."""
-        for stream in self._in.streams.audio:
-            try:
-                self._sounds[stream] = self._out.add_stream_from_template(stream)
-            except ValueError as error:
-                raise VideoError(
-                    f"{self.source.path}: {self._form} does not hold its sound "
-                    f"({stream.codec_context.name}); put it into an .mkv file first"
-                ) from error
-        if self._sounds:
-            self._packets = self._in.demux(*self._sounds)
-
-    def _copy_sound(self, *, until: Fraction | None) -> None:
-        """Copies packets up to a time in seconds, or all that are left."""
-        while True:
-            packet, self._ahead = self._ahead or next(self._packets, None), None
-            if packet is None:
-                return
-            if packet.dts is None:  # the end of a stream
-                continue
-            if until is not None and packet.dts * packet.time_base > until:
-                self._ahead = packet
-                return
-            packet.stream = self._sounds[packet.stream]
-            self._out.mux(packet)
-
-    def _finish(self) -> None:
-        if self._encoder is not None:
-            self._out.mux(self._encoder.encode(None))
-        self._copy_sound(until=None)
-
-
-def _pyav(path: Path) -> ModuleType:
     try:
         import av
     except ImportError as error:
@@ -294,7 +188,13 @@ def _pyav(path: Path) -> ModuleType:
     return av
 
 
-def _opened(av: ModuleType, path: Path) -> Any:  # noqa: ANN401
+def opened(av: ModuleType, path: Path) -> Any:  # noqa: ANN401
+    """A container to read from.
+
+    Raises:
+        VideoError: it is damaged, or no video.
+        FileNotFoundError: no such file.
+    """
     try:
         return av.open(str(path))
     except FileNotFoundError:

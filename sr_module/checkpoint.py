@@ -1,31 +1,25 @@
 """Weights for use: self-describing safetensors are written, ours and published files are read.
 
 A file holds the tensors and, as JSON in its header, the architecture's name, its arguments, its
-scale and where the weights come from. Nothing is unpickled, except that published ``.pth`` files
-pass through spandrel's reader, which admits tensors only.
+scale and where the weights come from. Nothing is unpickled; published files are ``foreign.py``'s.
 """
 
 import json
 import os
-import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sr_module.archs import build
-from sr_module.archs.layers import CONTEXT
+from sr_module.foreign import foreign_tensors, load_foreign
 from sr_module.net import SRNet
-
-if TYPE_CHECKING:
-    from spandrel import ImageModelDescriptor, ModelLoader
+from sr_module.weight_files import AGAIN, existing, explaining, first_few
 
 _HEADER = "srdet"  # the one key of our safetensors metadata; other tools' files lack it
 _VERSION = 1
 _PARTS = ("version", "arch", "scale", "args", "provenance")
-_AGAIN = "copy or download it again"
 
 
 def save_net(net: SRNet, path: str | Path, *, provenance: Mapping[str, object]) -> None:
@@ -67,9 +61,9 @@ def load_net(path: str | Path, *, scale: int | None = None) -> SRNet:
         ValueError: the file is damaged, of another kind, does not fit its architecture, or does not
             serve ``scale``.
     """
-    path = _existing(path)
+    path = existing(path)
     header = _read_header(path)
-    net = _load_foreign(path) if header is None else _load_ours(path, header)
+    net = load_foreign(path) if header is None else _load_ours(path, header)
     if scale is None or scale == net.scale:
         return net
     if header is None or scale not in net.serves:
@@ -90,38 +84,15 @@ def load_weights(net: SRNet, path: str | Path) -> None:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or its tensors do not fit; the differing keys are named.
     """
-    path = _existing(path)
-    tensors = _foreign_tensors(path) if _read_header(path) is None else _own_tensors(path)
+    path = existing(path)
+    tensors = foreign_tensors(path) if _read_header(path) is None else _own_tensors(path)
     _fill(net, tensors, path)
 
 
 def read_provenance(path: str | Path) -> dict[str, object]:
     """What ``save_net`` was told about the weights in ``path``; empty for files of other makers."""
-    header = _read_header(_existing(path))
+    header = _read_header(existing(path))
     return {} if header is None else dict(header["provenance"])
-
-
-class ForeignNet(SRNet):
-    """A published network behind our contract, for inference only.
-
-    Args:
-        descriptor: spandrel's ``ImageModelDescriptor``; it pads to its network's own needs and
-            clamps to [0, 1].
-    """
-
-    def __init__(self, descriptor: "ImageModelDescriptor[nn.Module]") -> None:
-        super().__init__()
-        self.scale = descriptor.scale
-        self.channels = descriptor.input_channels
-        self.multiple_of = descriptor.size_requirements.multiple_of
-        self.overlap = -(-CONTEXT // self.multiple_of) * self.multiple_of
-        self.model = descriptor.model
-        self.descriptor = descriptor
-
-    def forward(self, lr: Tensor) -> Tensor:
-        """``(B, channels, H, W) -> (B, channels, scale * H, scale * W)``."""
-        sr: Tensor = self.descriptor(lr)
-        return sr
 
 
 def _header_of(net: SRNet, provenance: Mapping[str, object]) -> str:
@@ -151,28 +122,13 @@ def _write_atomically(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _existing(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    if path.suffix == ".ckpt":
-        raise ValueError(
-            f"{path}: a training checkpoint, which resumes a training; to use its network, take the"
-            " .safetensors file written by the same run, or load the training module and write its"
-            " network with save_net"
-        )
-    if path.suffix not in (".safetensors", ".pth"):
-        raise ValueError(f"{path}: weights are .safetensors or .pth files")
-    return path
-
-
 def _read_header(path: Path) -> dict[str, Any] | None:
     """Our header, or None for a file that another program wrote."""
     from safetensors import safe_open
 
     if path.suffix != ".safetensors":
         return None
-    with _explaining(path), safe_open(path, framework="pt") as file:
+    with explaining(path), safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(_HEADER)
     if text is None:
         return None
@@ -183,7 +139,7 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
     try:
         header = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: its header is damaged ({error}); {_AGAIN}") from error
+        raise ValueError(f"{path}: its header is damaged ({error}); {AGAIN}") from error
     header = dict(header) if isinstance(header, dict) else {}
     if header.get("version", _VERSION) != _VERSION:
         raise ValueError(
@@ -191,7 +147,7 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
         )
     missing = [part for part in _PARTS if part not in header]
     if missing:
-        raise ValueError(f"{path}: its header lacks {', '.join(missing)}; {_AGAIN}")
+        raise ValueError(f"{path}: its header lacks {', '.join(missing)}; {AGAIN}")
     return header
 
 
@@ -207,7 +163,7 @@ def _load_ours(path: Path, header: Mapping[str, Any]) -> SRNet:
 def _own_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    with _explaining(path):
+    with explaining(path):
         return load_file(path)
 
 
@@ -234,89 +190,4 @@ def _differing(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> l
             if key in found and tuple(found[key].shape) != shape
         ],
     }
-    return [f"{kind}: {_first(keys)}" for kind, keys in kinds.items() if keys]
-
-
-def _first(keys: list[str], count: int = 5) -> str:
-    more = f" and {len(keys) - count} more" if len(keys) > count else ""
-    return ", ".join(keys[:count]) + more
-
-
-def _foreign_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of another program's file, without the wrappings of its trainer."""
-    from spandrel import ModelLoader
-
-    with _explaining(path):
-        state = ModelLoader(device="cpu").load_state_dict_from_file(path)
-        return {key: value for key, value in state.items() if isinstance(value, Tensor)}
-
-
-def _load_foreign(path: Path) -> SRNet:
-    from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
-
-    tensors = _foreign_tensors(path)
-    loader = ModelLoader(device="cpu")
-    try:
-        descriptor = loader.load_from_state_dict(tensors)
-    except UnsupportedModelError as error:
-        raise ValueError(
-            f"{path}: weights of an architecture that neither srdet nor spandrel knows, beginning "
-            f"with {_first(list(tensors))}; give a network that srdet trained, or a published one"
-        ) from error
-    except (RuntimeError, LookupError) as error:  # tensors are missing, or of another shape
-        raise ValueError(
-            f"{path}: its tensors do not fit {_architecture(loader, tensors)}, which they are like:"
-            f" {_misfit(error)}; {_AGAIN}"
-        ) from error
-    if (
-        not isinstance(descriptor, ImageModelDescriptor)
-        or descriptor.input_channels != descriptor.output_channels
-    ):
-        raise ValueError(
-            f"{path}: {descriptor.architecture.name} is not a super-resolution network"
-        )
-    return ForeignNet(descriptor).eval()
-
-
-def _architecture(loader: "ModelLoader", tensors: Mapping[str, Tensor]) -> str:
-    """What spandrel takes the tensors for."""
-    supports = loader.registry.architectures("detection")
-    return next((each.architecture.name for each in supports if each.detect(dict(tensors))), "any")
-
-
-def _misfit(error: Exception) -> str:
-    """What is missing or unfit, as torch tells it, or a key that spandrel looked for in vain."""
-    if isinstance(error, LookupError):
-        return f"missing: {error.args[0]}"
-    return " ".join(str(error).partition(":")[2].split()).rstrip(". ") or str(error)
-
-
-@contextmanager
-def _explaining(path: Path) -> Iterator[None]:
-    """Turns what torch, pickle and safetensors say of damaged or hostile input into one error."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except pickle.UnpicklingError as error:
-        if "forbidden" not in str(error):  # pickle, for damage
-            raise _damaged(path, error) from error
-        raise ValueError(
-            f"{path}: holds Python objects, not only tensors; refused, since opening them could run"
-            f" anything ({error}); save its tensors alone, as .safetensors"
-        ) from error
-    except (
-        SafetensorError,
-        RuntimeError,  # torch, for a damaged archive
-        EOFError,
-        AttributeError,  # this and the next two: what pickle says it may raise besides
-        ImportError,
-        IndexError,
-    ) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: damaged, or not a file of weights ({type(error).__name__}: {error}); {_AGAIN}"
-    )
+    return [f"{kind}: {first_few(keys)}" for kind, keys in kinds.items() if keys]

@@ -17,7 +17,8 @@ LIGHTNING = (
     "detection/finetune.py", "pipeline/data.py", "pipeline/train.py", "pipeline/resume.py",
     "pipeline/best.py",
     "pipeline/parsing.py", "pipeline/watch.py", "pipeline/detector.py", "pipeline/profiling.py",
-    "pipeline/sweeps/objectives.py", "pipeline/sweeps/trial.py", "pipeline/sweeps/together.py",
+    "pipeline/sweeps/objectives.py", "pipeline/sweeps/trial.py", "pipeline/sweeps/reports.py",
+    "pipeline/sweeps/together.py",
     "pipeline/training_bar.py", "pipeline/boxed.py", "pipeline/going_on.py",
     "pipeline/finetune.py",
     "pipeline/task_driven.py",
@@ -48,7 +49,7 @@ DOORS = {
     "transformers": ("detection/huggingface.py",),
     "ultralytics": ("detection/ultralytics_models.py",),
     "pytorch_lightning": LIGHTNING,
-    "spandrel": ("sr_module/checkpoint.py",),
+    "spandrel": ("sr_module/foreign.py",),
     "lightning": (),
     "lightning_fabric": ("pipeline/launch.py",),
 }

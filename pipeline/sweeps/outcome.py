@@ -10,9 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.sweeps.reports import BEST_NET
 from pipeline.sweeps.settings import Mode
 from pipeline.sweeps.space import Point
-from pipeline.sweeps.trial import BEST_NET, point_of, shown
+from pipeline.sweeps.trial import point_of, shown
 from sr_module.checkpoint import read_provenance
 
 Row = dict[str, str | int | float | bool | None]

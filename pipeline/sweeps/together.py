@@ -19,8 +19,9 @@ import pytorch_lightning as pl
 from pipeline.parsing import parse, plain
 from pipeline.ray_train import fit_on_ray
 from pipeline.resume import stop_file
+from pipeline.sweeps.reports import STATE, Reports, tidy
 from pipeline.sweeps.space import Point
-from pipeline.sweeps.trial import STATE, Plan, Reports, kept, measures, tidy, words_for
+from pipeline.sweeps.trial import Plan, kept, measures, numbers, words_for
 from pipeline.train import Setup
 
 PLACE = "state"
@@ -104,7 +105,7 @@ def _passing_on(queue: Any) -> Any:  # noqa: ANN401 (Ray's)
 
 def watching(setup: Setup, *, plan: Plan, point: Point, name: str) -> list[pl.Callback]:
     """What every process of the group has besides its training."""
-    reports = GroupReports(setup, plan, point, name, _report)
+    reports = GroupReports(setup, plan.objective, numbers(plan, point), name, _report)
     return [*measures(plan, setup), reports]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.video import WRITTEN, VideoError, VideoReader, VideoWriter
+from pipeline.video import VideoError, VideoReader
+from pipeline.video_writer import WRITTEN, VideoWriter
 
 av = pytest.importorskip("av", reason='videos need PyAV: pip install "srdet[video]"')
 

@@ -8,8 +8,9 @@ import torch
 from ray.tune import Checkpoint
 
 from pipeline import tracking
+from pipeline.sweeps.reports import BEST_NET, Reports, take_over
 from pipeline.sweeps.settings import Lpips
-from pipeline.sweeps.trial import BEST_NET, Plan, Reports, _place, _setup, noted
+from pipeline.sweeps.trial import Plan, _setup, noted, numbers
 from pipeline.train import fit
 from sr_module.checkpoint import read_provenance
 
@@ -32,7 +33,7 @@ def sweep(tiny, store, tmp_path):
                 gpus=0.0, parent=noted(parent), lpips=Lpips(), study=None,
             )  # fmt: skip
             folder, reported = plan.out / name, []
-            _place(start and Checkpoint.from_directory(str(start)), folder, name)
+            take_over(start and Checkpoint.from_directory(str(start)), folder, name)
             setup = _setup(plan, point, folder)
 
             def report(metrics, state):
@@ -40,7 +41,7 @@ def sweep(tiny, store, tmp_path):
                 shutil.copytree(state, kept, dirs_exist_ok=True)
                 reported.append({**metrics, "state": kept})
 
-            reports = Reports(setup, plan, point, name, report)
+            reports = Reports(setup, plan.objective, numbers(plan, point), name, report)
             fit(setup, parent=plan.run(), watching=[reports])
             reports.last()
         return setup, reported
