@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -21,9 +21,6 @@ from pipeline.resume import ends, stop_file
 from pipeline.sweeps.settings import Mode
 from pipeline.train import Setup, export, period
 from sr_module.checkpoint import read_provenance
-
-if TYPE_CHECKING:
-    from ray.tune import Checkpoint
 
 BEST_NET = "chosen.safetensors"
 """The network of a trial that counts in the sweep."""
@@ -136,25 +133,29 @@ def _branch(folder: Path) -> str:
     return str(json.loads(noted.read_text())["branch"]) if noted.exists() else folder.name
 
 
-def take_over(given: "Checkpoint | None", folder: Path, name: str) -> None:
+def take_over(given: Path | None, folder: Path, name: str) -> None:
     """Makes the folder's newest checkpoint the one to go on from.
 
     What the folder holds is newer than what Ray knows, as long as it is of the same branch: Ray
     notes what was reported only now and then.
+
+    Args:
+        given: a folder of ``Reports.state``: what Ray knows, if it knows any.
+        folder: of the trial.
+        name: of the trial.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tidy(folder)  # after a process that was killed
     if given is None:
         return
-    with given.as_directory() as place:
-        origin = json.loads((Path(place) / ORIGIN).read_text())
-        own = origin["trial"] == name
-        branch = origin["branch"] if own else f"{origin['trial']} at step {origin['step']}"
-        if branch == _branch(folder) and newest(folder).path is not None:
-            return
-        for old in folder.glob("last*.ckpt"):
-            old.unlink()
-        with atomic_file(folder / LAST) as temporary:
-            shutil.copyfile(Path(place) / LAST, temporary)
+    origin = json.loads((given / ORIGIN).read_text())
+    own = origin["trial"] == name
+    branch = origin["branch"] if own else f"{origin['trial']} at step {origin['step']}"
+    if branch == _branch(folder) and newest(folder).path is not None:
+        return
+    for old in folder.glob("last*.ckpt"):
+        old.unlink()
+    with atomic_file(folder / LAST) as temporary:
+        shutil.copyfile(given / LAST, temporary)
     with atomic_file(folder / ORIGIN) as temporary:
         temporary.write_text(json.dumps({"branch": branch}))

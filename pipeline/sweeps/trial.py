@@ -6,6 +6,7 @@ tells Ray, and from where it goes on, is in ``reports.py``.
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def trial(config: dict[str, Any], *, plan: Plan) -> None:
     os.environ[COMMAND] = "srdet tune"
     name = tune.get_context().get_trial_name()
     folder, point = plan.out / name, point_of(config)
-    take_over(tune.get_checkpoint(), folder, name)
+    given = tune.get_checkpoint()
+    with given.as_directory() if given else nullcontext() as place:
+        take_over(Path(place) if place else None, folder, name)
     if plan.workers > 1:
         from pipeline.sweeps.together import train_together
 

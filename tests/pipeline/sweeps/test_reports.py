@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ray.tune import Checkpoint
 
 from pipeline import tracking
 from pipeline.sweeps.reports import BEST_NET, Reports, take_over
@@ -33,7 +32,7 @@ def sweep(tiny, store, tmp_path):
                 gpus=0.0, parent=noted(parent), lpips=Lpips(), study=None,
             )  # fmt: skip
             folder, reported = plan.out / name, []
-            take_over(start and Checkpoint.from_directory(str(start)), folder, name)
+            take_over(start, folder, name)
             setup = _setup(plan, point, folder)
 
             def report(metrics, state):
