@@ -192,17 +192,18 @@ def _blockiness(scale: int) -> Column:
 
 
 @contextmanager
-def _taking(option: str) -> Iterator[None]:
-    """Names the option for a file of what cannot be downloaded."""
+def _taking(**options: str) -> Iterator[None]:
+    """Names the options for files of what is not there, with what belongs into each."""
     try:
         yield
-    except ConnectionError as error:
-        raise ConnectionError(f"{error}; name a file of them in --perceptual.{option}") from error
+    except OSError as error:
+        named = " or ".join(f"--perceptual.{key} ({what})" for key, what in options.items())
+        raise type(error)(f"{error}; name a file in {named}") from error
 
 
 def _lpips(settings: Perceptual, device: str) -> Column:
     backbone = settings.lpips_backbone
-    with _taking("lpips_weights"):
+    with _taking(lpips_weights=f"{backbone}'s features", lpips_heads="linear heads"):
         metric = LPIPS(
             backbone,
             weights=settings.lpips_weights,
@@ -221,7 +222,7 @@ def _lpips(settings: Perceptual, device: str) -> Column:
 
 
 def _dists(settings: Perceptual, device: str) -> Column:
-    with _taking("dists_backbone"):
+    with _taking(dists_backbone="VGG16's features", dists_weights="fitted factors"):
         metric = DISTS(settings.dists_weights, backbone_weights=settings.dists_backbone)
     return Column(
         "dists",
@@ -251,7 +252,8 @@ def _niqe(settings: Perceptual, shave: int) -> Column:
             "NIQE needs its model of pristine pictures: add --perceptual.niqe_parameters FILE; "
             f"{WHENCE}"
         )
-    metric = NIQE(settings.niqe_parameters)
+    with _taking(niqe_parameters="npz of this model"):
+        metric = NIQE(settings.niqe_parameters)
     return Column(
         "niqe",
         "NIQE",

@@ -9,7 +9,6 @@ from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal, get_args
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
@@ -99,20 +98,29 @@ def downloaded(published: "WeightsEnum") -> dict[str, Tensor]:
 
     Raises:
         ConnectionError: they cannot be had; the address is named.
+        ValueError: what was downloaded once is damaged.
     """
+    kept = Path(torch.hub.get_dir(), "checkpoints", Path(published.url).name)
     try:
         tensors: dict[str, Any] = dict(published.get_state_dict(progress=True, check_hash=True))
-    except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, HTTPException, RuntimeError, UnpicklingError, EOFError) as error:
+        if kept.is_file():
+            raise ValueError(
+                f"{kept}: damaged ({error}); delete it, and it is downloaded again"
+            ) from error
         raise ConnectionError(
             f"the published weights {published} could not be downloaded from {published.url} "
-            f"({reason})"
+            f"({getattr(error, 'reason', error)}), and are not at {kept}, where a download is kept"
         ) from error
     return tensors
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, what: str = "weights") -> dict[str, Tensor]:
     """Tensors by name from a ``.safetensors`` or a ``.pth`` file; nothing else is unpickled.
+
+    Args:
+        path: of the file.
+        what: should be in it, for the message where there is none.
 
     Raises:
         FileNotFoundError: no such file.
@@ -122,7 +130,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
+        raise FileNotFoundError(f"no {what} at {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

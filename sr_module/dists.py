@@ -30,7 +30,7 @@ class DISTS(nn.Module):
 
     Args:
         weights: file of the fitted factors, ``alpha`` and ``beta``; None takes the one in the
-            authors' package (MIT, 12 kB): ``pip install --no-deps dists-pytorch``.
+            authors' package (MIT, 12 kB): ``pip install "srdet[dists]"``.
         backbone_weights: file of VGG16's features under torchvision's names, ``.safetensors`` or
             ``.pth``; None takes torchvision's own, downloaded once (528 MB).
 
@@ -107,14 +107,14 @@ def _packaged_factors() -> Path:
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
             "the fitted factors of DISTS come with the authors' package, which is not installed: "
-            "pip install --no-deps dists-pytorch, or give the path of its weights.pt"
+            'pip install "srdet[dists]"'
         )
     return Path(spec.origin).parent / "weights.pt"
 
 
 def _read_factors(path: Path) -> tuple[Tensor, Tensor]:
     """``alpha`` and ``beta``, each ``(C,)``, together summing to one."""
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, "factors of DISTS")
     count = sum(_CHANNELS)
     if any(name not in tensors or tensors[name].numel() != count for name in ("alpha", "beta")):
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}

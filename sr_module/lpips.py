@@ -108,14 +108,14 @@ def _torchmetrics_heads(backbone: Backbone) -> Path:
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
             "the linear heads of LPIPS come with torchmetrics, which is not installed: "
-            "pip install torchmetrics, or give the path of a file of heads"
+            "pip install torchmetrics"
         )
     return Path(spec.origin).parent / f"functional/image/lpips_models/{backbone}.pth"
 
 
 def _read_heads(path: Path, count: int) -> list[Tensor]:
     """``count`` heads as ``(1, C, 1, 1)``, under the names of the authors' release."""
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, "linear heads of LPIPS")
     wanted = [f"lin{i}.model.1.weight" for i in range(count)]
     if sorted(tensors) != wanted:
         raise ValueError(

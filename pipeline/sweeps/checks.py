@@ -124,7 +124,7 @@ def _check_lpips(settings: Lpips) -> None:
     except OSError as error:
         raise type(error)(
             f"objective: {LPIPS} is measured by {settings.backbone}'s features: {error}; name a "
-            "file of them in lpips.weights"
+            "file of them in lpips.weights, of the linear heads in lpips.heads"
         ) from error
 
 

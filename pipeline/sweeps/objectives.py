@@ -31,8 +31,9 @@ class LpipsScore(pl.Callback):
 
     def __init__(self, settings: Lpips) -> None:
         self.metric = LPIPS(
-            settings.backbone, weights=settings.weights, convention=settings.convention
-        )
+            settings.backbone, weights=settings.weights, heads=settings.heads,
+            convention=settings.convention,
+        )  # fmt: skip
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Opens the sum over pictures and their count."""

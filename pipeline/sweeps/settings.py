@@ -130,16 +130,19 @@ class Lpips:
     Attributes:
         backbone: papers print "alex".
         weights: file of its features; null takes torchvision's, downloaded once.
+        heads: file of the linear heads; null takes those in the torchmetrics package.
         convention: what the features in weights were trained to see.
     """
 
     backbone: Backbone = "alex"
     weights: Path | None = None
+    heads: Path | None = None
     convention: Convention = "torchvision"
 
     def absolute(self) -> "Lpips":
         """The same network from any working folder."""
-        return replace(self, weights=self.weights and self.weights.resolve())
+        weights, heads = (path and path.resolve() for path in (self.weights, self.heads))
+        return replace(self, weights=weights, heads=heads)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 from torch import Tensor
+from torchvision.models import squeezenet1_1
 
 import pipeline.world
 from pipeline import cli
@@ -416,25 +417,55 @@ def test_a_metric_whose_network_cannot_be_downloaded_names_the_option_for_its_fi
     assert cli.main(["evaluate", *words]) == 2
     told = capsys.readouterr().err
     assert re.search(rf"downloaded from https://\S+/{address}\S+ \(no route to host\)", told)
-    assert f"name a file of them in --perceptual.{option}" in told
+    assert f"name a file in --perceptual.{option} (" in told
+
+
+SQUEEZE = ["lpips", "--perceptual.lpips_backbone", "squeeze",
+           "--perceptual.lpips_weights", "FOLDER/squeeze.pth"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["niqe"], "add --perceptual.niqe_parameters FILE"),
-        (["niqe", "--perceptual.niqe_parameters", "no.npz"], "no NIQE parameters at no.npz"),
-        (["lpips", "--perceptual.lpips_weights", "no.pth"], "no weights at no.pth"),
-        (["dists", "--perceptual.dists_weights", "no.pt"], "no weights at no.pt"),
+        (["niqe"], r"add --perceptual\.niqe_parameters FILE"),
+        (
+            ["niqe", "--perceptual.niqe_parameters", "no.npz"],
+            r"no NIQE parameters at no\.npz; .*pip download basicsr.*"
+            r"in --perceptual\.niqe_parameters \(",
+        ),
+        (
+            ["lpips", "--perceptual.lpips_weights", "no.pth"],
+            r"no weights at no\.pth; .*--perceptual\.lpips_weights \(alex's features\)",
+        ),
+        (
+            [*SQUEEZE, "--perceptual.lpips_heads", "no.pth"],
+            r"no linear heads of LPIPS at no\.pth; .*--perceptual\.lpips_heads \(linear heads\)",
+        ),
+        (
+            ["dists", "--perceptual.dists_weights", "no.pt"],
+            r"no factors of DISTS at no\.pt; .*--perceptual\.dists_weights \(fitted factors\)",
+        ),
+        (
+            ["dists"],
+            r'pip install "srdet\[dists\]"; .*--perceptual\.dists_weights \(fitted factors\)',
+        ),
+        (
+            SQUEEZE,
+            r"pip install torchmetrics; .*--perceptual\.lpips_heads \(linear heads\)",
+        ),
     ],
 )
-def test_a_missing_file_of_a_metric_is_told_before_any_picture_is_read(
-    tmp_path, capsys, words, message
+def test_a_missing_file_of_a_metric_is_told_before_any_picture_is_read_with_its_option(
+    tmp_path, capsys, monkeypatch, words, message
 ):
+    for package in ("lpips", "dists"):  # neither of those that carry such files is installed
+        monkeypatch.setattr(f"sr_module.{package}.find_spec", lambda _: None)
+    torch.save(squeezenet1_1().features.state_dict(), tmp_path / "squeeze.pth")
+    words = [word.replace("FOLDER", str(tmp_path)) for word in words]
     (tmp_path / "damaged.png").write_bytes(b"\x89PNG")
     call = ["--model", "bicubic", "--scale", "2", "--hr", str(tmp_path), "--metrics", *words]
     assert cli.main(["evaluate", *call]) == 2
-    assert message in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_what_cannot_be_kept_is_told_before_the_work(hr, tmp_path):

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -94,5 +95,10 @@ def test_what_cannot_be_downloaded_is_named_with_its_address(tmp_path: Path, mon
     said = (
         r"VGG_Weights\.V1 could not be downloaded from http://127\.0\.0\.1:9/vgg\.pth \(.*refused"
     )
-    with pytest.raises(ConnectionError, match=said):
+    with pytest.raises(ConnectionError, match=said) as told:
+        downloaded(_Published())  # type: ignore[arg-type]
+    kept = tmp_path / "hub" / "checkpoints" / "vgg.pth"
+    assert str(told.value).endswith(f", and are not at {kept}, where a download is kept")
+    kept.write_text("<html>sign in</html>")
+    with pytest.raises(ValueError, match=re.escape(f"{kept}: damaged") + ".*delete it"):
         downloaded(_Published())  # type: ignore[arg-type]

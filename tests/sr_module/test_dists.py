@@ -110,7 +110,7 @@ def test_factors_are_found_in_the_authors_package_or_asked_for(
     given = DISTS(folder / "factors.pt", backbone_weights=folder / "vgg.pth")
     assert torch.equal(DISTS(backbone_weights=folder / "vgg.pth").alpha, given.alpha)
     monkeypatch.setattr("sr_module.dists.find_spec", lambda _: None)
-    with pytest.raises(FileNotFoundError, match="pip install --no-deps dists-pytorch"):
+    with pytest.raises(FileNotFoundError, match=r'pip install "srdet\[dists\]"'):
         DISTS(backbone_weights=folder / "vgg.pth")
 
 

@@ -134,6 +134,15 @@ def test_what_training_would_refuse_is_refused_before_the_first_trial(
         dry(config, shards, tmp_path / "out")
 
 
+def test_heads_of_lpips_that_are_not_there_are_told_with_the_setting_that_names_them(
+    features, shards, tmp_path
+):
+    config = tmp_path / "sweep.yaml"
+    config.write_text(yaml.safe_dump({**BASE, "objective": {"val/lpips": "min"}}))
+    with pytest.raises(FileNotFoundError, match=r"heads of LPIPS at no\.pth; .* in lpips\.heads"):
+        dry(config, shards, tmp_path / "out", *features, "--lpips.heads", "no.pth")
+
+
 def test_a_server_that_does_not_answer_is_said_before_anything_else_and_without_its_password(
     shards, tmp_path, monkeypatch, capsys
 ):
