@@ -7,12 +7,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from detection.boxes import areas, clip, xywh_to_xyxy
+
+Corners = tuple[float, float, float, float]
+
+
+class _Row(NamedTuple):
+    """What makes an object another one than those before it."""
+
+    box: Corners
+    label: int
+    crowd: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,7 @@ def read_coco(path: Path, *, images: Path | None = None, allow_empty: bool = Fal
     """Read a COCO detection file.
 
     Extra keys are ignored; a missing ``area`` becomes width times height, a missing ``iscrowd`` 0.
+    What is annotated twice alike counts once.
     An ``area`` that is 0, or larger than the box, becomes the box's, and is told in ``skipped``.
     Boxes that stick out of their picture are cut, boxes without extent or wholly outside are left
     out; both are told in ``skipped``.
@@ -167,7 +178,7 @@ def _check_files(path: Path, pictures: dict[int, Picture], folder: Path) -> None
         raise FileNotFoundError(
             f"{len(missing)} of {len(pictures)} pictures of {path} are not in {folder}, the first "
             f"is {missing[0].file_name} (image id {missing[0].id}); give the folder that file_name "
-            f"starts in"
+            f"starts in, or take the entries of pictures that are gone out of the file"
         )
 
 
@@ -178,15 +189,12 @@ def _read_objects(
     categories: dict[int, str],
     skipped: list[str],
 ) -> dict[int, Objects]:
-    rows: dict[int, list[tuple[list[float], int, float, bool]]] = {image: [] for image in pictures}
+    areas_of: dict[int, dict[_Row, float]] = {image: {} for image in pictures}
     seen: set[int] = set()
     for position, entry in enumerate(content["annotations"]):
         where = f"{path}: annotations[{position}]"
         identity = _integer(entry, "id", where)
         where = f"{path}: annotation id {identity}"
-        if identity in seen:
-            raise ValueError(f"{where} is used twice; make the ids unique")
-        seen.add(identity)
         image = _integer(entry, "image_id", where)
         label = _integer(entry, "category_id", where)
         if image not in pictures:
@@ -194,15 +202,22 @@ def _read_objects(
         if label not in categories:
             raise ValueError(f"{where}: category_id {label} is none of {_listed(categories)}")
         box = _read_box(entry, where, pictures[image], skipped)
-        if box is not None:
-            crowd = _read_crowd(entry, where)
-            rows[image].append((box, label, _read_area(entry, box, where, skipped), crowd))
-    return {image: _objects(found) for image, found in rows.items()}
+        if box is None:
+            continue
+        row = _Row(box, label, _read_crowd(entry, where))
+        if row in areas_of[image]:
+            skipped.append(f"{where}: left out, the same box and category are there already")
+            continue
+        if identity in seen:
+            skipped.append(f"{where} is used twice; both objects are kept")
+        seen.add(identity)
+        areas_of[image][row] = _read_area(entry, box, where, skipped)
+    return {image: _objects(found) for image, found in areas_of.items()}
 
 
 def _read_box(
     entry: dict[str, Any], where: str, picture: Picture, skipped: list[str]
-) -> list[float] | None:
+) -> Corners | None:
     """Corners inside the picture, or None where nothing of the box is left."""
     bbox = entry.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_finite(side) for side in bbox):
@@ -223,10 +238,11 @@ def _read_box(
     # Half a pixel is rounding in the annotation tool, not worth a word.
     if float((inside - corners).abs().max()) > 0.5:
         skipped.append(f"{where}: box {bbox} cut at the {picture.width}x{picture.height} picture")
-    return [float(value) for value in inside[0]]
+    x0, y0, x1, y1 = (float(value) for value in inside[0])
+    return x0, y0, x1, y1
 
 
-def _read_area(entry: dict[str, Any], box: list[float], where: str, skipped: list[str]) -> float:
+def _read_area(entry: dict[str, Any], box: Corners, where: str, skipped: list[str]) -> float:
     """As annotated, unless no object in such a box has that area: it decides on the size told."""
     area, of_box = entry.get("area"), (box[2] - box[0]) * (box[3] - box[1])
     if area is None:
@@ -254,12 +270,12 @@ def _read_crowd(entry: dict[str, Any], where: str) -> bool:
     return bool(crowd)
 
 
-def _objects(rows: list[tuple[list[float], int, float, bool]]) -> Objects:
+def _objects(areas_of: dict[_Row, float]) -> Objects:
     return Objects(
-        boxes=torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4),
-        labels=torch.tensor([row[1] for row in rows], dtype=torch.int64),
-        areas=torch.tensor([row[2] for row in rows], dtype=torch.float64),
-        crowds=torch.tensor([row[3] for row in rows], dtype=torch.bool),
+        boxes=torch.tensor([row.box for row in areas_of], dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor([row.label for row in areas_of], dtype=torch.int64),
+        areas=torch.tensor(list(areas_of.values()), dtype=torch.float64),
+        crowds=torch.tensor([row.crowd for row in areas_of], dtype=torch.bool),
     )
 
 

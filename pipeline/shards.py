@@ -252,7 +252,7 @@ def _tell(index: Index, out: Path, *, mended: Sequence[str]) -> None:
         first = index.skipped[0]["reason"]
         lines.append(f"skipped: {len(index.skipped)} files, the first: {first}")
     if mended:
-        lines.append(f"boxes cut or left out: {len(mended)}, the first: {mended[0]}")
+        lines.append(f"annotations left out or mended: {len(mended)}, the first: {mended[0]}")
     lines.append(f"written: {out / INDEX}")
     # Plain, since file names may look like markup.
     Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

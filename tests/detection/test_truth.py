@@ -69,6 +69,20 @@ def test_a_box_of_which_nothing_is_left_is_left_out_and_told(
     assert reason in truth.skipped[0]
 
 
+def test_an_object_annotated_twice_alike_counts_once_and_is_told(write_coco: Write) -> None:
+    rows = [CAR, {**CAR, "id": 2}, {**CAR, "id": 3, "category_id": 2}]
+    truth = read_coco(write_coco(annotations=rows))
+    assert truth.objects[1].labels.tolist() == [1, 2]
+    assert len(truth.skipped) == 1
+    assert "annotation id 2: left out, the same box and category" in truth.skipped[0]
+
+
+def test_two_objects_of_one_id_are_both_kept_and_told(write_coco: Write) -> None:
+    truth = read_coco(write_coco(annotations=[CAR, {**CAR, "bbox": [50, 50, 4, 4]}]))
+    assert len(truth.objects[1]) == 2
+    assert "annotation id 1 is used twice; both objects are kept" in truth.skipped[0]
+
+
 @pytest.mark.parametrize("area", [0, 0.0, 20 * 30 * 16])
 def test_an_area_that_no_object_in_its_box_has_is_replaced_and_told(
     write_coco: Write, area: float
@@ -80,7 +94,7 @@ def test_an_area_that_no_object_in_its_box_has_is_replaced_and_told(
 
 
 def test_the_area_of_a_mask_is_kept_also_where_the_box_is_rounded(write_coco: Write) -> None:
-    rows = [{**CAR, "id": i, "bbox": [10, 10, 4, 4], "area": a} for i, a in enumerate((3.5, 17.2))]
+    rows = [{**CAR, "id": i, "bbox": [i, 10, 4, 4], "area": a} for i, a in enumerate((3.5, 17.2))]
     truth = read_coco(write_coco(annotations=rows))
     assert truth.objects[1].areas.tolist() == [3.5, 17.2]
     assert truth.skipped == []
@@ -93,7 +107,7 @@ def test_a_crowd_that_is_neither_0_nor_1_is_refused(write_coco: Write, crowd: ob
 
 
 def test_annotation_ids_may_start_at_zero_and_be_any_size(write_coco: Write) -> None:
-    rows = [{**CAR, "id": 0}, {**CAR, "id": 900000000123}]
+    rows = [{**CAR, "id": 0}, {**CAR, "id": 900000000123, "bbox": [1, 2, 3, 4]}]
     assert len(read_coco(write_coco(annotations=rows)).objects[1]) == 2
 
 
@@ -163,7 +177,6 @@ def test_an_annotation_that_cannot_be_meant_is_refused_by_its_id(
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
-        ({"annotations": [CAR, CAR]}, "annotation id 1 is used twice"),
         (
             {"images": [{"id": 3, "file_name": "a", "width": 9, "height": 9}] * 2},
             r"images\[1\]: image id 3 is used twice",

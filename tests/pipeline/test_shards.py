@@ -212,7 +212,7 @@ def test_boxes_that_had_to_be_cut_are_told(coco, tmp_path, capsys):
     images, annotations = coco
     _edit(annotations, "annotations", 0, bbox=[90, 70, 50, 50])
     shards([images], tmp_path / "out", coco=annotations, cut=64, step=32)
-    assert "boxes cut or left out: 1" in capsys.readouterr().out
+    assert "annotations left out or mended: 1" in capsys.readouterr().out
 
 
 def test_one_picture_named_twice_in_coco_is_an_error(coco, tmp_path):
