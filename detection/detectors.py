@@ -21,7 +21,7 @@ from detection.categories import match_categories
 from detection.families import build_model, check_name, coco_names
 from detection.files import write_atomically
 from detection.huggingface import load_huggingface
-from detection.published import check_published, published_weights
+from detection.published import check_published, load_published
 from detection.ultralytics_models import PREFIX, load_ultralytics
 
 FORMAT = "srdet-detector/1"
@@ -167,7 +167,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         ValueError: it is no detector of this project, or it is damaged.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no detector file {path}; write one with save_detector")
+        raise FileNotFoundError(f"no detector file {path}; `srdet detect train` writes one")
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -177,7 +177,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ValueError(
             f"{path} holds weights but no detector of this project (format "
             f"{metadata.get('format')!r}, expected {FORMAT!r}); published weights go into "
-            f"'weights', with the architecture as name"
+            "--detector_weights, with the family's name as --detector"
         )
     return metadata
 
@@ -227,5 +227,5 @@ def _named_model(
         max_detections=max_detections,
     )
     if weights is not None:
-        model.load_state_dict(published_weights(name, weights))
+        load_published(model, name, weights)
     return model, names

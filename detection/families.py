@@ -73,7 +73,7 @@ def check_name(name: str) -> None:
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     raise ValueError(
         f"unknown detector '{name}'{hint} Choose from {', '.join(NAMES)}, or give a file of "
-        f"save_detector (.safetensors), an exported YOLOX (.onnx), a folder of Hugging Face "
+        f"`srdet detect train` (.safetensors), an exported YOLOX (.onnx), a folder of Hugging Face "
         f"transformers, or ultralytics:FILE"
     )
 

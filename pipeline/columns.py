@@ -197,8 +197,8 @@ def _taking(**options: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = " or ".join(f"--perceptual.{key} ({what})" for key, what in options.items())
-        raise type(error)(f"{error}; name a file in {named}") from error
+        named = " and ".join(f"--perceptual.{key} ({what})" for key, what in options.items())
+        raise type(error)(f"{error}; files of your own go into {named}") from error
 
 
 def _lpips(settings: Perceptual, device: str) -> Column:

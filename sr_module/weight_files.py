@@ -20,13 +20,22 @@ def existing(path: str | Path) -> Path:
         raise FileNotFoundError(f"no weights at {path}")
     if path.suffix == ".ckpt":
         raise ValueError(
-            f"{path}: a training checkpoint, which resumes a training; to use its network, take the"
-            " .safetensors file written by the same run, or load the training module and write its"
-            " network with save_net"
+            f"{path}: a checkpoint, from which a training goes on, and no network; {_instead(path)}"
         )
     if path.suffix not in (".safetensors", ".pth"):
         raise ValueError(f"{path}: weights are .safetensors or .pth files")
     return path
+
+
+def _instead(checkpoint: Path) -> str:
+    """What to take in the place of a checkpoint: the networks that its run wrote beside it."""
+    beside = sorted(map(str, checkpoint.parent.glob("*.safetensors")))
+    if beside:
+        return f"take {first_few(beside, 3)}"
+    return (
+        "start the same `srdet train` again, which goes on from it and writes its network as "
+        ".safetensors at the end; of another program's, save its tensors alone as .safetensors"
+    )
 
 
 def first_few(keys: list[str], count: int = 5) -> str:

@@ -289,6 +289,30 @@ def test_a_damaged_file_among_the_downloads_is_told_from_one_that_is_not_there(
         load_detector(LIGHT, categories={1: "person"}, weights="DEFAULT")
 
 
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, "as a training's checkpoint is; give"),
+        ({"a": torch.zeros(1)}, f"not those of {LIGHT} with COCO's 91 labels; name the family"),
+        (Path, "no readable file of tensors"),
+    ],
+)
+def test_a_file_that_is_no_published_weights_is_refused_by_name(
+    tmp_path: Path, held: object, said: str
+) -> None:
+    torch.save(held, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"last\.ckpt: .*" + said):
+        load_detector(LIGHT, categories={1: "person"}, weights=tmp_path / "last.ckpt")
+
+
+def test_a_checkpoint_or_nothing_as_a_detector_is_answered_with_the_command_that_makes_one(
+    tmp_path: Path,
+) -> None:
+    for name in ("last.ckpt", "none.safetensors"):
+        with pytest.raises((ValueError, FileNotFoundError), match="`srdet detect train`"):
+            load_detector(tmp_path / name, categories=CATEGORIES)
+
+
 def test_the_small_detector_has_no_published_weights() -> None:
     with pytest.raises(ValueError, match="no published weights"):
         load_detector("small_fcos", categories=CATEGORIES, weights="DEFAULT")

@@ -355,7 +355,7 @@ def damaged(folder: Path) -> Path:
     ("make", "message"),
     [
         (detector_file, "neither srdet nor spandrel knows"),
-        (training_checkpoint, "a training checkpoint, which resumes a training"),
+        (training_checkpoint, "a checkpoint, from which a training goes on, and no network"),
         (damaged, "damaged, or not a file of weights"),
     ],
 )

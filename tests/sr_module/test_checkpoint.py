@@ -1,4 +1,5 @@
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -91,10 +92,27 @@ def test_a_truncated_file_is_named_and_explained(saved: Path):
 def test_missing_files_and_other_kinds_are_refused_with_the_cure(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="absent"):
         load_net(tmp_path / "absent.safetensors")
-    for name, said in [("last.ckpt", "training checkpoint.*save_net"), ("a.onnx", r"or \.pth")]:
+    (tmp_path / "a.onnx").touch()
+    with pytest.raises(ValueError, match=r"a\.onnx.*or \.pth"):
+        load_net(tmp_path / "a.onnx")
+
+
+def test_a_checkpoint_of_a_training_is_refused_with_the_network_of_its_run_or_how_to_get_it(
+    tmp_path: Path,
+):
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.touch()
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt: .*same `srdet train` again.* goes on"
+    ) as told:
+        load_net(checkpoint)
+    assert "its tensors alone" in str(told.value)  # a program that is not ours may have written it
+    assert "save_net" not in str(told.value)
+    for name in ("net.safetensors", "best.safetensors"):
         (tmp_path / name).touch()
-        with pytest.raises(ValueError, match=f"{name}.*{said}"):
-            load_net(tmp_path / name)
+    said = f"take {tmp_path / 'best.safetensors'}, {tmp_path / 'net.safetensors'}"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        load_weights(build("rrdbnet", 4, features=8, blocks=1), checkpoint)
 
 
 def test_tensors_that_do_not_fit_are_named(saved: Path):
