@@ -55,6 +55,13 @@ CHOICES = {
         "64-true", "64", "32-true", "32", "16-true", "16-mixed", "16", "bf16-true", "bf16-mixed",
         "bf16",
     ),
+    # Lightning's that take part in a launch rather than starting processes of their own.
+    "strategy": (
+        "auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true",
+        "fsdp", "fsdp_cpu_offload", "deepspeed", "deepspeed_stage_1", "deepspeed_stage_2",
+        "deepspeed_stage_2_offload", "deepspeed_stage_3", "deepspeed_stage_3_offload",
+        "deepspeed_stage_3_offload_nvme",
+    ),
 }  # fmt: skip
 
 
@@ -149,15 +156,15 @@ def launcher_words(words: Sequence[str]) -> tuple[Namespace, list[str]]:
 
 
 def _checked(name: str, value: str) -> str:
+    if name == "strategy" and value == "dp":
+        raise ValueError("--strategy is dp, one process for several GPUs, which Lightning no "
+                         "longer has; choose ddp, one process a GPU")  # fmt: skip
     if name in CHOICES and value not in CHOICES[name]:
         from sr_module.choice import unknown
 
         raise unknown(f"value of --{name}", value, CHOICES[name])
     if name in ("num_nodes", "node_rank", "main_port") and not value.isdecimal():
         raise ValueError(f"--{name.replace('_', '-')} is '{value}'; it must be a whole number")
-    if name == "strategy" and value == "dp":
-        raise ValueError("--strategy is dp, one process for several GPUs, which Lightning no "
-                         "longer has; choose ddp, one process a GPU")  # fmt: skip
     if name == "devices":
         check_words(value)
     return value

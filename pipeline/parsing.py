@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.strategies import StrategyRegistry
 from pytorch_lightning.utilities import exceptions
 
 from pipeline.data import ShardData
@@ -20,6 +21,7 @@ from pipeline.world import trainer_world, world_of
 
 # Short class names in YAML are found among what is imported.
 from sr_module.adversarial import Adversarial  # noqa: F401
+from sr_module.choice import unknown
 from sr_module.closed_form import ClosedForm  # noqa: F401
 from sr_module.regression import Regression  # noqa: F401
 from sr_module.training import SRTraining
@@ -51,6 +53,7 @@ class TrainCLI(LightningCLI):
         """What can be said at once; weights to start from may be named as any network is."""
         arguments = self.config.model.init_args
         _check_steps(self.config.trainer, self.config.model)
+        _check_strategy(self.config.trainer.get("strategy"))
         if arguments.get("init_from"):  # what is solved in closed form starts from nothing
             arguments.init_from = str(network_file(arguments.init_from))
 
@@ -112,6 +115,13 @@ def _check_devices(trainer: Mapping[str, Any]) -> None:
 
 def _accelerator(trainer: Mapping[str, Any]) -> str:
     return str(trainer.get("accelerator") or "auto")
+
+
+def _check_strategy(strategy: object) -> None:
+    """Lightning would refuse it in every process that trains, and offer four of its names."""
+    known = ("auto", *StrategyRegistry.available_strategies())
+    if isinstance(strategy, str) and strategy.lower() not in known:
+        raise unknown(f"value of {TRAINER.format('strategy')}", strategy, known)
 
 
 _STEPS = (("gradient_clip_val", "clip_norm", None), ("accumulate_grad_batches", "accumulate", 1))

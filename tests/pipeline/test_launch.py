@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow import MlflowClient
+from pytorch_lightning.strategies import StrategyRegistry
 
 from pipeline import cli
-from pipeline.launch import launcher_words, lightning_main
+from pipeline.launch import CHOICES, launcher_words, lightning_main
 from pipeline.world import SHARE
 from sr_module.checkpoint import read_provenance
 
@@ -64,6 +65,8 @@ def test_a_launch_without_a_script_is_refused(capsys):
         (["--main-port", "99999", "x.py"], "--main-port is 99999; ports go from 1 to 65535"),
         (["--main-port", "0", "x.py"], "--main-port is 0; ports go from 1 to 65535"),
         (["--strategy", "dp", "--devices", "4", "x.py"], "--strategy is dp, one process for"),
+        (["--strategy=dpp", "x.py"], "unknown value of --strategy 'dpp'; did you mean 'ddp'?"),
+        (["--strategy", "ddp_spawn", "x.py"], "unknown value of --strategy 'ddp_spawn'"),
         (["--devices"], "--devices needs a value"),
         (["train.py", "fit"], "no script 'train.py' in"),
     ],
@@ -73,6 +76,13 @@ def test_what_the_launcher_does_not_know_is_refused_in_words(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="(?s)" + re.escape(said)):
         launcher_words(words)
+
+
+def test_the_strategies_of_a_launch_are_lightnings_but_for_those_that_start_processes():
+    others = ("spawn", "fork", "notebook", "xla", "tpu", "single")
+    lightnings = StrategyRegistry.available_strategies()
+    joined = {name for name in lightnings if not any(word in name for word in others)}
+    assert set(CHOICES["strategy"]) == joined | {"auto"}
 
 
 def test_devices_that_are_not_there_are_refused_before_anything_starts(

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pipeline import cli
+from pipeline.parsing import parse
 from pipeline.train import configured
 from pipeline.world import RAY
 
@@ -39,6 +40,14 @@ def test_what_the_trainer_cannot_be_is_one_sentence(
         configured(tiny(*given))
     assert cli.main(["train", *tiny(*given)]) == 2
     assert capsys.readouterr().err.startswith("srdet train: error: ")
+
+
+@pytest.mark.parametrize("more", [[], ["--ray", "2"]])
+def test_a_misspelt_strategy_is_refused_before_any_process_starts(tiny: Words, more: list[str]):
+    said = r"unknown value of trainer\.strategy 'dpp'; did you mean 'ddp'\? choose from: auto, ddp"
+    with pytest.raises(ValueError, match=said):
+        parse(tiny("--trainer.strategy", "dpp", *more))
+    assert parse(tiny("--trainer.strategy", "DDP", *more))
 
 
 def test_gpus_that_are_not_there_are_refused_under_a_launcher_too(
