@@ -24,6 +24,7 @@ COMMANDS = {
     "interpolate": "a PSNR and a GAN network -> their mixtures, or the distortion-perception curve",
     "export": "a network -> ONNX or torch.export, any batch and size, checked against torch",
     "convert": "YOLO, Pascal VOC or VisDrone annotations -> COCO; large pictures -> slices",
+    "levels": "pictures of 16 bits, floating point or many bands -> 8-bit ones, all by one range",
     "detect": "detector + COCO set + arms -> mAP-gain study with intervals and report",
     "serve": "a network, or a detector behind one, over HTTP: pictures in, pictures or boxes out",
     "tracking": "sync: send what an MLflow server that was away has not got; promote: a champion",

@@ -73,12 +73,12 @@ def read_picture(source: Path | bytes, *, name: str = "", max_pixels: int | None
         uint8 ``(3, H, W)``.
 
     Raises:
-        PictureError: empty, not a picture, truncated, too large, or of 32-bit values, whose range
-            the file does not say.
+        PictureError: empty, not a picture, truncated, too large, of 32-bit values, whose range the
+            file does not say, or of 16-bit ones of which 8 bits would keep hardly any.
         FileNotFoundError: no such file.
     """
     name = name or str(source if isinstance(source, Path) else "picture")
-    return _to_tensor(open_upright(source, name, max_pixels), name)
+    return _read8(source, name, max_pixels).expand(3, -1, -1).contiguous()
 
 
 def read_grey_or_rgb(path: Path) -> Tensor:
@@ -86,9 +86,7 @@ def read_grey_or_rgb(path: Path) -> Tensor:
 
     The papers' protocol compares grey pictures as they are and colour pictures by their luma.
     """
-    picture = open_upright(path, str(path), None)
-    rgb = _to_tensor(picture, str(path))
-    return rgb[:1] if picture.mode in ("1", "L", "LA") or picture.mode.startswith("I;16") else rgb
+    return _read8(path, str(path), None).contiguous()
 
 
 def open_upright(source: Path | bytes, name: str, max_pixels: int | None) -> Image.Image:
@@ -177,21 +175,42 @@ def check_size(width: int, height: int, name: str, max_pixels: int | None) -> No
         )
 
 
-def _to_tensor(picture: Image.Image, name: str) -> Tensor:
-    return torch.from_numpy(_to_rgb8(picture, name)).permute(2, 0, 1).contiguous()
+def _read8(source: Path | bytes, name: str, max_pixels: int | None) -> Tensor:
+    """uint8 ``(1, H, W)`` of a grey file, ``(3, H, W)`` of others."""
+    if _lies_deep(source):
+        # These two stand above this file, as they need its errors.
+        from pipeline.depth import to_eight
+        from pipeline.raster import read_values
 
-
-def _to_rgb8(picture: Image.Image, name: str) -> np.ndarray:
-    if picture.mode.startswith("I;16"):
-        # Pillow clips 16-bit values at 255 when it converts them; scale them instead.
-        grey = np.rint(np.asarray(picture, dtype=np.float64) * (255 / 65535)).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        pixels = to_eight(read_values(source, name, max_pixels), name)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+    picture = open_upright(source, name, max_pixels)
     if picture.mode in ("I", "F", "LAB"):
         raise PictureError(
             f"{name} holds values that are neither 8- nor 16-bit grey or RGB (Pillow's mode "
-            f"'{picture.mode}'); convert it to 8 or 16 bits with the range that you mean"
+            f"'{picture.mode}'); `srdet levels` maps the range that you mean to 8 bits"
         )
-    return np.array(picture.convert("RGB"))
+    grey = picture.mode in ("1", "L", "LA")
+    pixels = np.atleast_3d(np.array(picture.convert("L" if grey else "RGB")))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _lies_deep(source: Path | bytes) -> bool:
+    """Whether a file has 16 bits, of which Pillow clips or cuts most, or bands that it lacks."""
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            begins = file.read(4)
+            file.seek(0)
+            with Image.open(file) as opened:
+                return ";16" in f"{opened.mode} {opened.tile}" and opened.mode != "I"
+    except UnidentifiedImageError:
+        return begins in _TIFF
+    except _DAMAGE:
+        return False  # it is told in full where it is read
+
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How TIFF and BigTIFF files begin."""
 
 
 def write_picture(picture: Tensor, path: Path) -> None:

@@ -83,12 +83,17 @@ class Raster:
         return torch.from_numpy(values).float().div_(levels).permute(2, 0, 1)[None]
 
 
-def open_raster(path: Path, *, max_pixels: int) -> Raster:
+def open_raster(path: Path, *, max_pixels: int, fill: bool = True) -> Raster:
     """Opens a picture by its header; its pixels are decoded when the first are read.
 
-    Orientation is applied. Palettes become RGB, CMYK and Lab become sRGB; grey stays grey. Where a
-    picture is fully transparent its invisible colours are replaced by the mean of the visible ones
-    around: a network would otherwise spread them (black, mostly) into the edges that are seen.
+    Orientation is applied. Palettes become RGB, CMYK and Lab become sRGB; grey stays grey.
+
+    Args:
+        path: of the picture.
+        max_pixels: larger ones are refused.
+        fill: where a picture is fully transparent, its invisible colours are replaced by the mean
+            of the visible ones around: a network would otherwise spread them (black, mostly) into
+            the edges that are seen. Of no use where transparency is dropped.
 
     Raises:
         PictureError: not a picture, unreadable, too large, or of values without a known range.
@@ -104,7 +109,41 @@ def open_raster(path: Path, *, max_pixels: int) -> Raster:
         raise PictureError(f"{path} may not be read; change its permissions") from error
     except vips().Error:  # a kind that libvips lacks (BMP), or no picture, which Pillow then says
         upright, frames = _through_pillow(path, max_pixels), 1
-    return _normalised(path, _with_exif(path, upright), frames)
+    return _normalised(path, _with_exif(path, upright), frames, fill=fill)
+
+
+def read_values(source: Path | bytes, name: str, max_pixels: int | None) -> np.ndarray:
+    """The colours of a whole picture, ``(H, W, 1 or 3)``, uint8 or uint16, upright.
+
+    For kinds that Pillow lacks or cuts to 8 bits.
+
+    Raises:
+        PictureError: as ``open_raster``.
+    """
+    path = Path(name)
+    try:
+        opened = (
+            vips().Image.new_from_buffer(source, "", fail_on="error") if isinstance(source, bytes)
+            else vips().Image.new_from_file(str(source), fail_on="error")
+        )  # fmt: skip
+        check_size(opened.width, opened.height, name, max_pixels)
+        raster = _normalised(path, opened.autorot(), 1, fill=False)
+        values = raster.image[: raster.colours].numpy()
+    except vips().Error as error:
+        raise _damaged(path, error) from error
+    return np.atleast_3d(values)
+
+
+def open_values(path: Path) -> "pyvips.Image":
+    """A picture as it is, of any kind of number and any bands, but upright.
+
+    Raises:
+        PictureError: no picture.
+    """
+    try:
+        return vips().Image.new_from_file(str(path), access="random", fail_on="error").autorot()
+    except vips().Error as error:
+        raise _damaged(path, error) from error
 
 
 @functools.cache
@@ -145,20 +184,30 @@ def _with_exif(path: Path, image: "pyvips.Image") -> "pyvips.Image":
     return told
 
 
-def _normalised(path: Path, image: "pyvips.Image", frames: int) -> Raster:
+def _normalised(path: Path, image: "pyvips.Image", frames: int, *, fill: bool) -> Raster:
     try:
+        _check_bands(path, image)
         if image.interpretation not in ("b-w", "grey16", "srgb", "rgb", "rgb16"):
             image = _to_rgb(image)
         if image.format not in _LEVELS or image.interpretation == "multiband":
             raise PictureError(
                 f"{path} holds {image.bands} channels of the kind '{image.format}', which are "
-                "neither 8- nor 16-bit grey or RGB; convert it with the range that you mean"
+                "neither 8- nor 16-bit grey or RGB; `srdet levels` maps the range that you mean"
             )
         colours = 1 if image.bands < 3 else 3
-        image = image[: colours + 1] if image.bands > colours + 1 else image
-        return Raster(path, _without_holes(image, colours), colours, frames)
+        return Raster(path, _without_holes(image, colours) if fill else image, colours, frames)
     except vips().Error as error:
         raise _damaged(path, error) from error
+
+
+def _check_bands(path: Path, image: "pyvips.Image") -> None:
+    """Refuses bands of which nothing says which are red, green and blue."""
+    most = 3 if image.interpretation in ("b-w", "grey16") else 5  # CMYK and transparency
+    if image.bands > most:
+        raise PictureError(
+            f"{path} has {image.bands} bands, and does not say which are red, green and blue; "
+            "choose them with `srdet levels --bands 3 2 1`"
+        )
 
 
 def _to_rgb(image: "pyvips.Image") -> "pyvips.Image":

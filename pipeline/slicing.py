@@ -14,6 +14,7 @@ from typing import Any
 
 from detection.windows import Window, grid_windows
 from pipeline.annotated import check_annotated_size
+from pipeline.depth import check_raster
 from pipeline.files import atomic_folder
 from pipeline.pictures import to_uint8, write_picture
 from pipeline.progress import bar
@@ -87,7 +88,8 @@ def slice_set(
             file = images / picture["file_name"]
             if not file.is_file():
                 raise FileNotFoundError(f"no picture {file}, which {path} names; check --images")
-            raster = open_raster(file, max_pixels=LARGEST)
+            raster = open_raster(file, max_pixels=LARGEST, fill=False)
+            check_raster(raster)
             check_annotated_size(file, raster.size[::-1], (picture["width"], picture["height"]))
             for window, inside in _slices(picture, objects[picture["id"]], how, raster.size):
                 name = _name(picture["file_name"], window)

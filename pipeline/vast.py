@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pipeline.depth import check_raster
 from pipeline.raster import Raster, open_raster
 from sr_module.degrade import AnyDegradation
 
@@ -78,7 +79,9 @@ def open_vast(path: Path, multiple: int, degradation: AnyDegradation | None) -> 
             f"JPEG, like all that is drawn, are of whole pictures: leave noise_sigma and "
             f"jpeg_quality out of the degradation, or cut the picture with `srdet convert --slice`"
         )
-    return Vast(open_raster(path, max_pixels=LARGEST), multiple, degradation)
+    raster = open_raster(path, max_pixels=LARGEST, fill=False)
+    check_raster(raster)
+    return Vast(raster, multiple, degradation)
 
 
 def _widened(span: slice, by: int, length: int) -> slice:

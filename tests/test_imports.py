@@ -42,7 +42,7 @@ DOORS = {
     ),
     "optuna": ("pipeline/sweeps/strategy.py",),
     "webdataset": ("pipeline/samples.py", "pipeline/shard_writer.py", "pipeline/stream.py"),
-    "pyvips": ("pipeline/encode.py", "pipeline/raster.py"),
+    "pyvips": ("pipeline/encode.py", "pipeline/levels.py", "pipeline/raster.py"),
     "av": ("pipeline/video.py",),
     "pycocotools": ("detection/coco.py",),
     # optional extras, each behind the one contract of detectors

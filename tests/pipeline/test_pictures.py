@@ -22,6 +22,7 @@ from pipeline.pictures import (
     upright_size,
     write_picture,
 )
+from pipeline.raster import vips
 
 
 @pytest.fixture
@@ -88,6 +89,59 @@ def test_a_dark_sixteen_bit_picture_is_not_taken_for_eight_bits(tmp_path):
     assert int(read_picture(_saved(Image.fromarray(deep), tmp_path / "a.png")).max()) == 1
 
 
+def thermal(shape=(40, 50), low=28_000, high=31_000) -> np.ndarray:
+    return np.random.default_rng(0).integers(low, high + 1, shape).astype(np.uint16)
+
+
+def saved_deep(values: np.ndarray, path, **options):
+    kind = "rgb16" if values.ndim == 3 else "grey16"
+    image = vips().Image.new_from_array(values, interpretation=kind)
+    image.write_to_file(str(path), **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3)])
+@pytest.mark.parametrize(("low", "high"), [(28_000, 31_000), (0, 4095), (0, 2047)])
+def test_sixteen_bits_of_which_eight_keep_hardly_any_are_refused(
+    tmp_path, suffix, shape, low, high
+):
+    path = saved_deep(thermal(shape, low, high), tmp_path / f"a.{suffix}")
+    with pytest.raises(PictureError, match=r"a\.\w+ has 16-bit values from .* `srdet levels"):
+        read_picture(path)
+    with pytest.raises(PictureError, match="would keep"):
+        read_picture(path.read_bytes())
+
+
+def test_two_dead_pixels_do_not_make_a_narrow_range_wide(tmp_path):
+    values = thermal()
+    values[0, :2] = 0, 65535
+    with pytest.raises(PictureError, match="would keep 13 levels"):
+        read_picture(saved_deep(values, tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_colours_are_scaled_and_not_cut(tmp_path, suffix):
+    deep = np.random.default_rng(0).integers(0, 65536, (9, 7, 3)).astype(np.uint16)
+    read = read_picture(saved_deep(deep, tmp_path / f"a.{suffix}"))
+    assert torch.equal(read, _chw(np.rint(deep / 257).astype(np.uint8)))
+
+
+def test_eight_bits_kept_as_sixteen_are_read_however_few_they_are(tmp_path):
+    few = (np.arange(60).reshape(6, 10) % 9 + 100).astype(np.uint8)
+    read = read_picture(saved_deep(few.astype(np.uint16) * 257, tmp_path / "a.png"))
+    assert torch.equal(read, _chw(few[..., None]).expand(3, -1, -1))
+
+
+def test_bands_that_say_nothing_of_colours_are_refused_with_the_command_that_chooses(tmp_path):
+    for kind in (np.uint8, np.uint16):
+        bands = np.random.default_rng(0).integers(0, 250, (9, 7, 4)).astype(kind)
+        image = vips().Image.new_from_array(bands).copy(interpretation="b-w")
+        image.tiffsave(str(tmp_path / "a.tif"))
+        with pytest.raises(PictureError, match=r"a\.tif has 4 bands.*srdet levels --bands 3 2 1"):
+            read_picture(tmp_path / "a.tif")
+
+
 def test_one_bit_is_black_and_white(tmp_path):
     image = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
     assert read_picture(_saved(image, tmp_path / "a.png"))[:, 0].tolist() == [[0, 255]] * 3
@@ -128,7 +182,7 @@ def test_the_exif_orientation_is_applied(tmp_path, pixels, orientation):
 )
 def test_values_without_a_known_range_are_refused(tmp_path, image):
     path = _saved(image, tmp_path / "a.tif")
-    with pytest.raises(PictureError, match=r"a\.tif .*convert it to 8 or 16 bits"):
+    with pytest.raises(PictureError, match=r"a\.tif .*`srdet levels` maps the range"):
         read_picture(path)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import pyvips
 import torch
@@ -9,6 +10,7 @@ import torch
 from detection.boxes import Detections
 from pipeline import vast
 from pipeline.look import Look, Looking, look_at_all
+from pipeline.pictures import PictureError
 from pipeline.plans import plan_windows
 from pipeline.study import find_in_full, load_pictures
 from pipeline.study_settings import Windows
@@ -98,3 +100,11 @@ def test_noise_of_a_vast_picture_is_refused(annotations, monkeypatch):
         ValueError, match="noise and JPEG, like all that is drawn, are of whole pictures"
     ):
         pictures.given(1)
+
+
+def test_a_vast_picture_of_which_eight_bits_keep_hardly_anything_is_refused(tmp_path):
+    values = np.random.default_rng(0).integers(0, 2048, (700, 900, 3)).astype(np.uint16)
+    picture = pyvips.Image.new_from_array(values, interpretation="rgb16")
+    picture.tiffsave(str(tmp_path / "a.tif"), tile=True)
+    with pytest.raises(PictureError, match=r"a\.tif has 16-bit values from 2 to 2046"):
+        vast.open_vast(tmp_path / "a.tif", 1, None)
