@@ -91,13 +91,13 @@ class Start:
                 "scored and written again"
             )
         if self.changed:
-            said += f"\nwith other settings than before: {_listed(self.changed)}"
+            said += f"\nwith other settings than before: {listed(self.changed)}"
         return said
 
     @property
     def tags(self) -> dict[str, str]:
         """For the run in MLflow, whose parameters keep the values that it began with."""
-        return {f"settings.from_step_{self.step}": _listed(self.changed)} if self.changed else {}
+        return {f"settings.from_step_{self.step}": listed(self.changed)} if self.changed else {}
 
 
 def start_of(folder: Path, resume: str, note: Note, *, says: bool = True) -> Start:
@@ -126,7 +126,7 @@ def start_of(folder: Path, resume: str, note: Note, *, says: bool = True) -> Sta
     other = {name: values for name, values in changed.items() if _is_fixed(name)}
     if other:
         raise ValueError(
-            f"the run in {folder}, at step {step}, is another one ({_listed(other)}); choose "
+            f"the run in {folder}, at step {step}, is another one ({listed(other)}); choose "
             f"another --run.out, or remove {folder / LAST} to begin anew there"
         )
     return Start(path, step, changed)
@@ -139,7 +139,8 @@ def _is_fixed(name: str) -> bool:
     return name in (CLASS, SHARDS) or bool(of_model)
 
 
-def _listed(changed: Mapping[str, str]) -> str:
+def listed(changed: Mapping[str, str]) -> str:
+    """Names and values of settings, for people."""
     return ", ".join(f"{name} {values}" for name, values in changed.items())
 
 

@@ -6,8 +6,12 @@ from pathlib import Path
 
 from pipeline.addresses import open_command, runs_page
 from pipeline.damage import SKIPPED_SAMPLES, SKIPPED_SHARDS, SMALL_SAMPLES
+from pipeline.going_on import Start, listed
 from pipeline.progress import console
-from pipeline.tracking import Run
+from pipeline.tracking import Run, ending
+from sr_module.checkpoint import read_provenance
+
+NET, BEST_NET = "net.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,38 @@ class Trained:
     seconds: float = 0.0
     skipped: int = 0
     best: Best | None = None
+
+
+def finished(out: Path, start: Start, max_steps: int) -> bool:
+    """Whether the run in ``out`` has made its steps, written its network and told all of it.
+
+    One that died in between has nothing left to train, but is not finished.
+
+    Args:
+        out: folder of the run.
+        start: where it would begin now.
+        max_steps: that it is to make.
+    """
+    net = out / NET
+    if not start.ended(max_steps) or not net.is_file() or ending(out) != "FINISHED":
+        return False
+    return read_provenance(net).get("steps") == start.step
+
+
+def tell_finished(out: Path, start: Start) -> None:
+    """What is said in the place of a training that was made before."""
+    told = f"finished: {out} has all its {start.step} steps; nothing is done"
+    console.print(told, highlight=False, soft_wrap=True)
+    if start.changed:
+        console.print(
+            f"it was trained under other settings than these: {listed(start.changed)}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    console.print(f"network for use: {out / NET}", soft_wrap=True)
+    console.print(
+        "a higher --trainer.max_steps trains on, `srdet train validate` scores it again",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def tell(trained: Trained) -> None:

@@ -23,7 +23,7 @@ from pipeline.going_on import Note, start_of
 from pipeline.held import held
 from pipeline.index import load_index
 from pipeline.origin import COMMAND, command
-from pipeline.outcome import Trained, tell
+from pipeline.outcome import Trained, finished, tell, tell_finished
 from pipeline.progress import console
 from pipeline.ray_session import ray_session
 from pipeline.resume import TERMINATED, stop_file
@@ -70,7 +70,10 @@ def main(config: dict[str, Any]) -> int:
     data, retry = config["data"], Retry(total_s=config["data"]["retry_s"])
     index = load_index(data["shards"], retry=retry, most=data["max_bad_share"])
     with held(run.out, "trains"):
-        start_of(run.out, run.resume, Note.of(config, index.digest()))
+        start = start_of(run.out, run.resume, Note.of(config, index.digest()))
+        if finished(run.out, start, config["trainer"]["max_steps"]):
+            tell_finished(run.out, start)
+            return 0
     with connected(settings), _stoppable(run.out):
         told = f"{settings.workers} workers on Ray ({_resources()}) ..."
         console.print(told, highlight=False)

@@ -22,9 +22,9 @@ from pipeline.boxed import BoxedCrops, brief_trainer
 from pipeline.detector import DETECTOR
 from pipeline.finetune import label_of
 from pipeline.fingerprints import fingerprint, listed
+from pipeline.outcome import NET
 from pipeline.progress import console
 from pipeline.study import load_pictures
-from pipeline.train import NET
 from pipeline.upscalers import network_file
 from pipeline.watch import quiet_lightning
 from pipeline.world import check_alone, cores_shared_with

@@ -41,7 +41,7 @@ from pipeline.recording.sender import HEAD_START_S, Sender
 from pipeline.recording.store import AwayError, RefusedError
 
 __all__ = [
-    "Card", "Data", "Run", "check_store", "close_children", "default_uri", "flatten",
+    "Card", "Data", "Run", "check_store", "close_children", "default_uri", "ending", "flatten",
     "open_command", "public_uri", "shown", "start", "start_in", "sync",
 ]  # fmt: skip
 
@@ -120,6 +120,19 @@ def start_in(
             run = _begin_beside(place, head, uri)
     with _closing(run):
         yield run
+
+
+def ending(folder: Path) -> str:
+    """How the run that lives in ``folder`` ended, in MLflow's word; empty where it has not.
+
+    Raises:
+        BlockingIOError: another process is at work in ``folder``.
+    """
+    place = folder.resolve() / RECORD
+    if not has_journal(place):
+        return ""
+    with contextlib.closing(Journal(place)) as journal:
+        return journal.ended
 
 
 def store_under(parent: Run | None) -> str:

@@ -29,7 +29,7 @@ from pipeline.going_on import Note, Start, TakeSettings, start_of
 from pipeline.heap import keep_freed_memory
 from pipeline.held import held
 from pipeline.index import Index
-from pipeline.outcome import Best, Trained, tell
+from pipeline.outcome import BEST_NET, NET, Best, Trained, finished, tell, tell_finished
 from pipeline.parsing import CONF, TrainCLI, parse, plain
 from pipeline.progress import console
 from pipeline.registered import check_free
@@ -44,8 +44,6 @@ from pipeline.world import check_world, cores_shared_with, world_of
 from sr_module.training import SRTraining
 
 __all__ = ["CONF", "Setup", "Trained", "configured", "export", "fit", "main", "period", "validate"]
-
-NET, BEST_NET = "net.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -76,10 +74,22 @@ def main(words: list[str]) -> int:
         for name, score in validate(setup).items():
             console.print(f"{name} {score:.4f}", highlight=False)
         return 0
-    trained = fit(setup)
-    if trained is not None:
-        tell(trained)
+    if not _is_over(setup):
+        trained = fit(setup)
+        if trained is not None:
+            tell(trained)
     return 0
+
+
+def _is_over(setup: Setup) -> bool:
+    """Whether the run is finished already, which is told."""
+    setup.data.setup("fit")
+    out, note = setup.settings.out, Note.of(setup.config, setup.data.digest)
+    start = start_of(out, setup.settings.resume, note, says=False)
+    over = finished(out, start, setup.trainer.max_steps)
+    if over and setup.trainer.global_rank == 0:
+        tell_finished(out, start)
+    return over
 
 
 def configured(words: list[str]) -> Setup:

@@ -79,8 +79,8 @@ class Journal:
         self._offset: int = sent["offset"]
         self.steps: dict[str, int] = sent["steps"]
         """The last step of every metric."""
-        self.ended: bool = sent["ended"]
-        """Whether the last entry says that the run is over."""
+        self.ended: str = sent["ended"]
+        """How the run ended, if the last entry says that it is over."""
         self._file = (folder / RECORDS).open("ab", buffering=0)
         self._file.truncate(_whole(folder / RECORDS))
         self._size = self._file.seek(0, os.SEEK_END)
@@ -222,7 +222,7 @@ class Journal:
         return True
 
     def _note(self, entry: Mapping[str, Any]) -> None:
-        self.ended = "end" in entry
+        self.ended = entry.get("end", "")
         step = entry.get("step", 0)
         for key in entry.get("metrics", ()):
             self.steps[key] = max(step, self.steps.get(key, step))
@@ -263,7 +263,7 @@ def _read_sent(folder: Path) -> dict[str, Any]:
     path = folder / SENT
     sent: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     offset = min(sent.get("offset", 0), (folder / RECORDS).stat().st_size)
-    return {"offset": offset, "steps": sent.get("steps", {}), "ended": sent.get("ended", False)}
+    return {"offset": offset, "steps": sent.get("steps", {}), "ended": sent.get("ended", "")}
 
 
 def _whole(path: Path) -> int:

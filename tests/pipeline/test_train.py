@@ -201,6 +201,49 @@ def test_a_finished_run_started_again_trains_no_more_and_still_tells_its_scores(
     assert read_provenance(again.net)["steps"] == 7
 
 
+def files(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """When each was written, but for the journal, which is looked into, and what it holds."""
+    return {
+        path: (0 if path.parent.name == "record" else path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_finished_run_started_again_says_so_and_does_nothing_else(
+    tiny: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert cli.main(["train", *tiny()]) == 0
+    before = files(out)
+    capsys.readouterr()
+    assert cli.main(["train", *tiny("--data.crop", "16")]) == 0
+    told = "".join(capsys.readouterr().err.split("\n"))
+    assert files(out) == before
+    assert f"finished: {out} has all its 7 steps" in told
+    assert f"network for use: {out / 'net.safetensors'}" in told
+    assert "other settings than these: data.crop 32 -> 16" in told
+    assert cli.main(["train", *tiny("--trainer.max_steps", "8")]) == 0  # and so it goes on
+    assert read_provenance(out / "net.safetensors")["steps"] == 8
+
+
+def test_a_run_that_died_over_its_last_words_is_not_finished_and_says_them_when_started_again(
+    tiny: Words, tmp_path: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: Any, **__: Any) -> None:
+        raise OSError("the machine goes")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pipeline.train.send_networks", dies)
+        assert cli.main(["train", *tiny()]) == 2
+    assert (tmp_path / "run" / "net.safetensors").is_file()
+    run_id = json.loads((tmp_path / "run" / "record" / "run.json").read_text())["run_id"]
+    assert not client.list_artifacts(run_id, "weights")
+    assert cli.main(["train", *tiny()]) == 0
+    assert client.list_artifacts(run_id, "weights")
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
 def test_an_interrupted_run_is_killed_and_a_broken_one_failed_in_mlflow(
     tiny: Words, tmp_path: Path, client: MlflowClient
 ) -> None:
