@@ -110,8 +110,18 @@ def clip(boxes: Tensor, width: float, height: float) -> Tensor:
 
 def iou_matrix(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union of ``(N, 4)`` with ``(M, 4)`` corner boxes, ``(N, M)``."""
-    low = torch.maximum(first[:, None, :2], second[None, :, :2])  # (N, M, 2)
-    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(dim=2)  # (N, M)
+    shared = _shared(first, second)
     union = areas(first)[:, None] + areas(second)[None, :] - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def share_inside(boxes: Tensor, regions: Tensor) -> Tensor:
+    """Share of the area of each of ``(N, 4)`` corner boxes in each of ``(M, 4)``, ``(N, M)``."""
+    return _shared(boxes, regions) / areas(boxes).clamp(min=1e-9)[:, None]
+
+
+def _shared(first: Tensor, second: Tensor) -> Tensor:
+    """Area that ``(N, 4)`` and ``(M, 4)`` corner boxes share, ``(N, M)``."""
+    low = torch.maximum(first[:, None, :2], second[None, :, :2])  # (N, M, 2)
+    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    return (high - low).clamp(min=0).prod(dim=2)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detection.boxes import Detections, areas, iou_matrix
+from detection.boxes import Detections, iou_matrix, share_inside
 from detection.files import write_atomically
 from detection.merge import best_first
 from detection.truth import Objects
@@ -157,7 +157,7 @@ def true_and_false(
     as does one in a crowd region, for its place is not wrong.
     """
     overlap = iou_matrix(found.boxes, objects.boxes)
-    overlap[:, objects.crowds] = _share_inside(found.boxes, objects.boxes[objects.crowds])
+    overlap[:, objects.crowds] = share_inside(found.boxes, objects.boxes[objects.crowds])
     overlap[found.labels[:, None] != objects.labels[None, :]] = 0
     true = torch.zeros(len(found), dtype=torch.bool)
     taken = objects.crowds.clone()
@@ -167,13 +167,6 @@ def true_and_false(
             true[row] = taken[free.argmax()] = True
     near = (overlap >= iou).any(dim=1)
     return true, true | ~near
-
-
-def _share_inside(boxes: Tensor, regions: Tensor) -> Tensor:
-    """Share of each of ``(N, 4)`` boxes inside each of ``(M, 4)`` regions, ``(N, M)``."""
-    low = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], regions[None, :, 2:])
-    return (high - low).clamp(min=0).prod(dim=2) / areas(boxes).clamp(min=1e-9)[:, None]
 
 
 IDENTITY = Curve((0.0, 1.0), (0.0, 1.0), 0)

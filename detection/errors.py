@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detection.boxes import Detections, areas, iou_matrix
+from detection.boxes import Detections, iou_matrix, share_inside
 from detection.sizes import BINS, bin_name
 from detection.truth import CocoSet, Objects
 
@@ -198,9 +198,6 @@ def _match(objects: Objects, found: Detections, iou: float) -> tuple[Tensor, Ten
 
 def _in_crowd(objects: Objects, found: Detections, iou: float) -> Tensor:
     """Detections of which at least ``iou`` of the area lies in a crowd region of their category."""
-    boxes, crowds = found.boxes, objects.boxes[objects.crowds]
-    low = torch.maximum(boxes[:, None, :2], crowds[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], crowds[None, :, 2:])
-    share = (high - low).clamp(min=0).prod(dim=2) / areas(boxes).clamp(min=1e-9)[:, None]
+    share = share_inside(found.boxes, objects.boxes[objects.crowds])
     same = found.labels[:, None] == objects.labels[objects.crowds][None, :]
     return ((share >= iou) & same).any(dim=1)

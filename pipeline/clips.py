@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.pictures import SUFFIXES, PictureError, read_picture, upright_size
+from pipeline.pictures import SUFFIXES, PictureError, files_inside, read_picture, upright_size
 from pipeline.video import VIDEO_SUFFIXES, Frame, VideoReader
 
 
@@ -33,21 +33,14 @@ def find_footage(paths: Sequence[Path]) -> list[Path]:
         if path.is_file():
             found[path if is_video(path) else path.parent] = None
             continue
-        for file in _unhidden(path):
-            if is_video(file) or file.suffix.lower() in SUFFIXES:
-                found[file if is_video(file) else file.parent] = None
+        for file in files_inside(path, (*VIDEO_SUFFIXES, *SUFFIXES)):
+            found[file if is_video(file) else file.parent] = None
     if not found:
         raise FileNotFoundError(
             f"no videos and no frames in {', '.join(map(str, paths))}; videos end in "
             f"{', '.join(VIDEO_SUFFIXES)}, frames in {', '.join(SUFFIXES)}"
         )
     return list(found)
-
-
-def _unhidden(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    hidden = re.compile(r"(^|/)\.")
-    return sorted(p for p in files if not hidden.search(p.relative_to(folder).as_posix()))
 
 
 def frame_files(folder: Path) -> list[Path]:

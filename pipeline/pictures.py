@@ -6,7 +6,7 @@ In memory a picture is a uint8 tensor ``(3, H, W)``, RGB, upright.
 import io
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
-        for picture in _inside(path) if path.is_dir() else [path]:
+        for picture in files_inside(path, SUFFIXES) if path.is_dir() else [path]:
             found.setdefault(picture.resolve(), picture)
     if not found:
         raise FileNotFoundError(
@@ -51,8 +51,9 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def _inside(folder: Path) -> list[Path]:
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+def files_inside(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Files of these kinds in a folder, all levels, sorted; what is hidden is left out."""
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
     hidden = re.compile(r"(^|/)\.")
     return sorted(p for p in files if not hidden.search(p.relative_to(folder).as_posix()))
 
