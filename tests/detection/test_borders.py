@@ -48,7 +48,7 @@ def test_a_weight_lowers_the_score_of_parts_and_of_nothing_else() -> None:
 
 def test_the_width_of_the_border_is_in_original_pixels() -> None:
     near = seen([([80.0, 40, 96.5, 50], 0)])
-    assert [len(Border(width).apply(near)) for width in (3.4, 3.6)] == [1, 0]
+    assert [len(Border(width).apply(near)) for width in (3.5, 3.6)] == [1, 0]
 
 
 def test_no_window_and_no_detection_are_fine() -> None:

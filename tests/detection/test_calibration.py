@@ -158,6 +158,7 @@ def test_the_error_of_a_calibration_is_the_weighted_mean_gap() -> None:
     assert data.confidence == pytest.approx((0.1, 0.95))
     assert data.ece == pytest.approx((3 * (1 / 3 - 0.1) + 2 * 0.05) / 5)
     assert np.isnan(reliability(torch.zeros(0), torch.zeros(0)).ece)
+    assert reliability(torch.tensor([0.0, 0.5, 1.0]), torch.ones(3), bins=2).count == (1, 2)
 
 
 def test_duplicates_and_crowds_are_neither_true_nor_false() -> None:

@@ -47,6 +47,8 @@ def test_a_detection_below_the_score_finds_nothing(make_set: Callable[..., CocoS
     sure, unsure = seen(truth, [0]), seen(truth, [0], score=0.2)
     (row,) = transitions(truth, sure, unsure, bins=[(0, 64)], score=0.3)
     assert (row.lost, row.both) == (1, 0)
+    (row,) = transitions(truth, sure, seen(truth, [0], score=0.5), bins=[(0, 64)], score=0.5)
+    assert (row.lost, row.both) == (0, 1)  # from the score itself on
 
 
 def test_a_detection_of_another_category_finds_nothing(make_set: Callable[..., CocoSet]) -> None:
@@ -143,6 +145,9 @@ def test_only_boxes_where_nothing_is_are_hallucinations(make_set: Callable[..., 
     assert hallucinations_per_megapixel(truth, found) == pytest.approx(1 / 0.008)
     assert hallucinations_per_megapixel(truth, found, score=0.0) == pytest.approx(2 / 0.008)
     assert false_positives_per_megapixel(truth, found) == pytest.approx(4 / 0.008)
+    touching = torch.tensor([[0.0, 0, 10, 1], [0, 0, 10, 2]])  # overlaps .1 and .2
+    found = {1: Detections(touching, torch.full((2,), 0.9), torch.ones(2).long())}
+    assert hallucinations_per_megapixel(truth, found) == pytest.approx(1 / 0.008)
     truth.objects[1].crowds[1] = True
     inside = {1: Detections(torch.tensor([[45.0, 25, 50, 30]]), torch.ones(1), torch.tensor([2]))}
     assert hallucinations_per_megapixel(truth, inside) == 0

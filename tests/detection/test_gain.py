@@ -7,7 +7,7 @@ import torch
 
 from detection import Detections
 from detection.coco import BINS, Evaluation, evaluate, reference_metrics
-from detection.gain import Gain, paired_gains, seeded_gains
+from detection.gain import Gain, _training_error, paired_gains, seeded_gains
 from detection.precision_recall import measure
 from detection.truth import CocoSet, Objects, Picture
 
@@ -339,6 +339,21 @@ def test_trainings_that_disagree_widen_the_interval_and_their_mean_is_the_gain()
         singles[0].high - singles[0].low, rel=1e-9
     )
     assert several.high - several.low > 1.5 * max(one.high - one.low for one in singles)
+
+
+def test_the_spread_of_trainings_is_divided_by_their_number_and_freed_from_the_pictures_luck() -> (
+    None
+):
+    differences = np.array([0.1, 0.3])  # variance 0.02
+    luck = np.array([[1.0, -1.0], [-1.0, 1.0]])
+
+    def error(size: float) -> float:
+        return _training_error(differences, differences[:, None] + size * luck)
+
+    assert error(0.0) == pytest.approx(math.sqrt(0.02 / 2))
+    assert error(0.05) == pytest.approx(math.sqrt((0.02 - 2 * 0.05**2) / 2))
+    assert error(0.2) == 0  # luck alone explains more than was seen
+    assert _training_error(differences[:1], luck[:1]) == 0
 
 
 def test_trainings_of_the_reference_are_paired_with_those_of_the_arm() -> None:

@@ -87,6 +87,17 @@ def test_detections_ignored_at_some_thresholds_only_count_at_the_others() -> Non
     matches = Matches(np.array([0.9, 0.8, 0.7]), np.zeros(3, np.int64), hit, miss, np.array([2]))
     values = weighted_ap(matches, torch.ones(1, 1, dtype=torch.float64))[:, 0]
     assert values.tolist() == pytest.approx([1.0, 51 / 101])
+    between = Matches(matches.scores, matches.image, hit[[0, 0]], miss, matches.objects)
+    values = weighted_ap(between, torch.ones(1, 1, dtype=torch.float64))[:, 0]
+    assert values.tolist() == pytest.approx([1.0, (51 + 50 * 2 / 3) / 101])
+
+
+def test_recall_counts_found_and_true_objects_by_the_weight_of_their_image() -> None:
+    hit = np.array([[True, True, False]])
+    image = np.array([0, 1, 1])
+    matches = Matches(np.array([0.9, 0.8, 0.7]), image, hit, ~hit, np.array([1, 3]))
+    recall = weighted_recall(matches, torch.tensor([[1.0, 2.0, 0.0], [1.0, 0.0, 1.0]]))
+    assert recall[0].tolist() == pytest.approx([2 / 4, 2 / 2, 1 / 3])
 
 
 def test_a_category_without_objects_is_left_out_of_the_mean() -> None:

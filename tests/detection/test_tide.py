@@ -47,6 +47,8 @@ def test_perfect_detections_have_no_error(street: CocoSet) -> None:
         (([0, 0, 10, 4], CAR, 0.95), "loc"),  # overlap .4
         (([40, 20, 80, 60], CAR, 0.95), "cls"),
         (([40, 20, 80, 36], CAR, 0.95), "both"),  # overlap .4 with the boat
+        (([0, 0, 10, 1], CAR, 0.95), "loc"),  # overlap .1 with its own
+        (([40, 20, 80, 24], CAR, 0.95), "bkg"),  # overlap .1 with the boat
         (([0, 0, 10, 9], CAR, 0.8), "dupe"),
         (([20, 0, 30, 10], CAR, 0.95), "bkg"),
         (([9, 9, 19, 19], CAR, 0.95), "bkg"),  # overlap .005

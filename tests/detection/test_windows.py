@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from detection import Detections
+from detection.lattice import holds
 from detection.windows import Window, WindowPlan, coverage, grid_windows, guided_windows
 
 
@@ -94,6 +95,19 @@ def test_the_heaviest_cluster_is_looked_at_first_and_the_budget_is_kept() -> Non
     windows = guided_windows(detections, 1000, 800, size=128, budget=1)
     assert [w.x <= 500 and w.x + 128 >= 558 for w in windows] == [True]
     assert len(guided_windows(detections, 1000, 800, size=128, budget=8)) == 2
+
+
+def test_of_two_objects_the_one_in_doubt_is_looked_at_first() -> None:
+    boxes = [[50.0, 50, 60, 60], [500, 500, 510, 510]]
+    for doubtful, scores in ((0, [0.5, 0.79]), (1, [0.05, 0.4])):
+        (window,) = guided_windows(seen(boxes, scores), 1000, 800, size=128, budget=1)
+        assert window.x <= boxes[doubtful][0] < window.x + 128
+
+
+def test_a_window_holds_a_box_with_its_context_on_both_sides() -> None:
+    ends = torch.tensor([[85.0, 95.0], [86.0, 96.0], [55.0, 65.0], [54.0, 64.0]])
+    held = holds(ends, [(0, 100), (50, 100)], margin=0.5)
+    assert held.tolist() == [[True, True], [False, True], [True, True], [True, False]]
 
 
 def test_large_sure_and_hopeless_detections_ask_for_no_window() -> None:

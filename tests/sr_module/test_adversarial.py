@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from sr_module.adversarial import Adversarial, Perceptual
+from sr_module.degrade import sharpen
 from sr_module.optimisation import Optimisation
 from sr_module.resize import imresize
 
@@ -279,6 +280,19 @@ def test_the_generators_loss_is_the_weighted_sum_of_its_parts(vgg, gan):
         assert row["train/loss"] == pytest.approx(parts, rel=1e-5)
         names = ("train/pixel", "train/perceptual", "train/gan", "train/tv")
         assert min(row[name] for name in names) > 0
+
+
+def test_pixel_loss_meets_sharpened_targets_and_the_discriminator_those_that_are_true(monkeypatch):
+    judged = []
+    for sharpened in (False, True):
+        adversarial = model(sharpen_targets=sharpened, pixel_weight=1.0)
+        monkeypatch.setattr(adversarial, "log", lambda *_, **__: None)
+        monkeypatch.setattr(adversarial, "log_dict", lambda parts: judged.append(parts))
+        hr = F.interpolate(torch.rand(1, 3, 6, 6), size=(48, 48))  # edges
+        adversarial._generator_loss(hr, hr, None)
+    assert float(judged[0]["train/pixel"]) == 0
+    assert float(judged[1]["train/pixel"]) == pytest.approx(float((sharpen(hr) - hr).abs().mean()))
+    assert float(judged[1]["train/pixel"]) > 1e-3
 
 
 def test_without_a_weight_total_variation_is_not_computed(monkeypatch):

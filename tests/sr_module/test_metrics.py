@@ -106,6 +106,12 @@ def test_ssim_of_one_window_equals_its_definition():
     assert ssim(sr, hr, RGB).item() == pytest.approx(expected.item())
 
 
+def test_ssim_of_colours_is_the_mean_over_their_channels():
+    sr, hr = torch.rand(2, 3, 20, 20), torch.rand(2, 3, 20, 20)
+    parts = [ssim(sr[:, c : c + 1], hr[:, c : c + 1], RGB) for c in range(3)]
+    assert torch.allclose(ssim(sr, hr, RGB), torch.stack(parts).mean(0))
+
+
 @pytest.mark.parametrize(
     ("sr", "hr", "said"),
     [

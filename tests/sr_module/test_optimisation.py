@@ -40,6 +40,13 @@ def test_cosine_falls_to_the_least_rate_in_a_period_and_starts_again():
     assert seen == pytest.approx([*halves, *halves, 1], abs=1e-6)
 
 
+def test_the_least_rate_of_the_cosine_is_a_rate_and_no_share_of_the_first():
+    settings = Optimisation(
+        learning_rate=0.5, schedule="cosine", period=1000, learning_rate_min=0.2
+    )
+    assert 0.5 * settings.factor(999) == pytest.approx(0.2, abs=1e-5)
+
+
 def test_the_rate_warms_up_in_equal_steps_before_its_schedule():
     seen = rates(Optimisation(learning_rate=1.0, warmup=4, milestones=[5], gamma=0.1), 7)
     assert seen == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0.1, 0.1])

@@ -32,7 +32,7 @@ def run(model: SRTraining, steps: int, *callbacks: pl.Callback, **settings) -> p
         enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
         num_sanity_val_steps=0, **settings,
     )  # fmt: skip
-    trainer.fit(model, loader(), loader(3, batch_size=1))
+    trainer.fit(model, loader(), loader(3))
     return trainer
 
 
@@ -109,7 +109,7 @@ def test_validation_is_the_mean_over_pictures_of_the_average_beside_bicubic():
     trainer = run(model, 2)
     protocol = matlab_y(4)
     rows = []
-    for lr, hr in loader(3, batch_size=1):
+    for lr, hr in loader(3, batch_size=1):  # what run() validates in batches of two and one
         with torch.no_grad():
             sr = model.averaged(lr).clamp(0, 1)
         bicubic = imresize(lr, 4)

@@ -112,6 +112,26 @@ def test_parts_come_by_rows_cover_all_once_and_are_what_the_whole_gives(size, ov
     assert len(places) == count_parts(size, 8, multiple)
 
 
+def test_sides_are_padded_by_reflection_and_by_the_border_where_too_little_is_left():
+    seen: list[Tensor] = []
+
+    def run(part: Tensor) -> Tensor:
+        seen.append(part)
+        return part
+
+    for size in ((5, 6), (1, 4)):
+        lr = torch.rand(1, 1, *size)
+        list(
+            upscale_parts(
+                run, lambda rows, columns, lr=lr: lr[..., rows, columns], size,
+                scale=1, tile=8, overlap=0, multiple_of=4,
+            )
+        )  # fmt: skip
+        mode = "reflect" if size[0] > 1 else "replicate"
+        around = (0, -size[1] % 4, 0, -size[0] % 4)
+        assert torch.equal(seen.pop(), F.pad(lr, around, mode=mode))
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_network_that_gives_no_numbers_is_an_error_and_no_black_picture(value: float):
     net = Nearest()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sr_module.degrade import Degradation
+from sr_module.degrade.blur import gaussian_blur
 from sr_module.resize import imresize
 
 EVERYTHING = Degradation(2, blur_sigma=1.2, noise_sigma=10, jpeg_quality=60)
@@ -89,6 +90,15 @@ def test_blur_spreads_a_point_into_a_gaussian_of_its_sigma():
     assert torch.equal(lr, lr.T)
 
 
+def test_blur_is_the_gaussian_cut_at_three_sigma():
+    point = torch.zeros(1, 1, 1, 41, dtype=torch.float64)
+    point[..., 20] = 1
+    window = torch.tensor([math.exp(-(x**2) / 18) for x in range(-9, 10)], dtype=torch.float64)
+    expected = torch.zeros(41, dtype=torch.float64)
+    expected[11:30] = window / window.sum()
+    assert torch.allclose(gaussian_blur(point, [3.0]).flatten(), expected, atol=1e-12)
+
+
 def test_blur_wider_than_the_picture_keeps_a_flat_picture_flat():
     hr = torch.full((1, 3, 8, 8), 0.4)
     assert torch.allclose(Degradation(2, blur_sigma=32)(hr), torch.tensor(0.4), atol=1e-6)
@@ -96,9 +106,12 @@ def test_blur_wider_than_the_picture_keeps_a_flat_picture_flat():
 
 def test_noise_has_its_sigma_in_levels_and_follows_the_generator():
     hr = torch.full((2, 3, 128, 128), 0.5)
-    noisy = Degradation(2, noise_sigma=8)
+    noisy, seeded = Degradation(2, noise_sigma=8), torch.Generator().manual_seed(0)
     one, same, other = (noisy(hr, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert (one * 255).std().item() == pytest.approx(8, rel=0.05)
+    many = Degradation(1, noise_sigma=20)(torch.full((3, 1500, 1500), 0.5), seeded)
+    # rounding to levels adds the variance of a uniform step
+    assert (many.double() * 255).std().item() == pytest.approx((400 + 1 / 12) ** 0.5, rel=1e-3)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert not torch.equal(one[0], one[1])

@@ -8,7 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from sr_module.degrade import SecondOrder, Stage, sharpen
-from sr_module.degrade.kernels import SHAPES, draw_blur, draw_sinc, filtered, sinc
+from sr_module.degrade.codecs import through_jpeg
+from sr_module.degrade.draws import draw_seeds
+from sr_module.degrade.kernels import SHAPES, _draw_beta, draw_blur, draw_sinc, filtered, sinc
 from sr_module.degrade.noise import gaussian_noise, poisson_noise
 
 BLUR = {
@@ -82,6 +84,8 @@ def test_choices_come_up_as_often_as_published():
     assert 0.15 <= min(each.first.factor for each in drawn) < 0.2
     assert 1.4 < max(each.first.factor for each in drawn) <= 1.5
     assert {each.first.quality for each in drawn} == set(range(30, 96))
+    assert 0.3 <= min(each.second.factor for each in drawn) < 0.4
+    assert 1.15 < max(each.second.factor for each in drawn) <= 1.2
     noises = [each.second.noise for each in drawn if each.second.gaussian]
     assert (1 <= min(noises) < 2, 24 < max(noises) <= 25) == (True, True)
 
@@ -89,11 +93,32 @@ def test_choices_come_up_as_often_as_published():
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
 def test_kernels_keep_a_flat_picture_and_are_point_symmetric(shape: int):
     weights = [float(place == shape) for place in range(len(SHAPES))]
+    stretched = False
     for seed in range(20):
         kernel = draw_blur(random.Random(seed), weights=weights, **BLUR)
         assert kernel.sum().item() == pytest.approx(1)
         assert torch.allclose(kernel, kernel.flip(0, 1))
         assert torch.allclose(kernel, kernel.T) or "aniso" in SHAPES[shape]
+        stretched |= not torch.allclose(kernel, kernel.rot90())
+    assert stretched == ("aniso" in SHAPES[shape])
+
+
+@pytest.mark.parametrize(
+    ("shape", "fall"), [("iso", 0.125), ("generalized_iso", 0.125), ("plateau_iso", None)]
+)
+def test_kernels_fall_from_their_middle_as_published(shape: str, fall: float | None):
+    weights = [float(name == shape) for name in SHAPES]
+    fixed = {"sigma": (2.0, 2.0), "generalized_beta": (1.0, 1.0), "plateau_beta": (1.0, 1.0)}
+    kernel = draw_blur(random.Random(1), sizes=(21, 21), weights=weights, **fixed)
+    expected = 1.25 if fall is None else math.exp(fall)  # at half a sigma
+    assert (kernel[10, 10] / kernel[10, 11]).item() == pytest.approx(expected)
+
+
+def test_exponents_lie_below_and_above_one_equally_often():
+    rng = random.Random(0)
+    drawn = [_draw_beta(rng, (0.5, 4.0)) for _ in range(4000)]
+    assert (0.5 <= min(drawn) < 0.51, 3.95 < max(drawn) <= 4) == (True, True)
+    assert sum(beta < 1 for beta in drawn) / len(drawn) == pytest.approx(0.5, abs=0.04)
 
 
 def test_a_low_pass_filter_passes_what_is_below_its_cutoff():
@@ -142,6 +167,37 @@ def test_noises_have_their_strength_and_may_be_grey():
     dark, bright = noise[..., 60:68].std().item(), noise[..., 120:136].std().item()
     assert dark == pytest.approx((0.25 / 256) ** 0.5, rel=0.1)
     assert bright == pytest.approx((0.5 / 256) ** 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 5])
+def test_photons_are_counted_in_whole_numbers_of_a_power_of_two(levels: int):
+    picture = torch.linspace(0, 1, levels).mul(255).round().div(255).repeat(3, 64, 1)
+    white = 2 ** math.ceil(math.log2(levels))
+    counted = poisson_noise(picture, 1.0, grey=False, source=seeded(1)) * white
+    assert torch.allclose(counted, counted.round(), atol=1e-4)
+    assert len(counted.round().unique()) == white + 1
+
+
+def test_the_ringing_filter_stands_before_the_last_jpeg_or_after_it():
+    still = {"blur": 0.0, "resize": (0.0, 0.0, 1.0), "gaussian": 1.0, "noise_sigma": (0.0, 0.0)}
+    first, second = (Stage(**still, jpeg_quality=(q, q)) for q in (90, 20))
+    degrade = SecondOrder(1, sharpened=False, final_sinc=1.0, first=first, second=second)
+    hr = scene(12)
+    seen = set()
+    for picture, made, seed in zip(
+        hr, degrade(hr, seeded(6)), draw_seeds(12, seeded(6)), strict=True
+    ):
+        drawn = degrade._draw(seed)
+        steps = [
+            lambda x, k=drawn.ringing: filtered(x[None], [k])[0],
+            lambda x: through_jpeg(x, 20),
+        ]
+        expected = through_jpeg(picture, 90)
+        for step in steps if drawn.jpeg_last else steps[::-1]:
+            expected = step(expected)
+        assert torch.allclose(made, expected.clamp(0, 1), atol=0.51 / 255)
+        seen.add(drawn.jpeg_last)
+    assert seen == {False, True}
 
 
 def test_pictures_of_a_few_pixels_are_degraded_too():
