@@ -124,6 +124,11 @@ def read_coco(path: Path, *, images: Path | None = None, allow_empty: bool = Fal
 
 
 def _load(path: Path) -> dict[str, Any]:
+    if path.is_dir() or path.suffix.lower() in (".txt", ".xml", ".yaml", ".yml"):
+        raise ValueError(
+            f"{path} is no COCO file; labels of YOLO (.txt), Pascal VOC (.xml) and VisDrone become "
+            "one with `srdet convert --kind yolo --images PICTURES --labels LABELS --out set.json`"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file {path}; give the COCO JSON of the set")
     try:

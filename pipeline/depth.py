@@ -37,8 +37,8 @@ def check_levels(values: np.ndarray, name: str) -> None:
     if kept < LEVELS and np.count_nonzero(counts[low : high + 1]) > 2 * kept:
         raise PictureError(
             f"{name} has 16-bit values from {low} to {high}, of which 8 bits would keep {kept} "
-            "levels; map the range that you mean to 8 bits, the same for all pictures, with "
-            f"`srdet levels --between {low} {high}`"
+            "levels; map all pictures to 8 bits by one range first: "
+            "`srdet levels --pictures FOLDER --out OTHER`"
         )
 
 

@@ -142,6 +142,15 @@ def test_a_file_that_is_not_coco_is_refused_by_name(
         read_coco(path)
 
 
+@pytest.mark.parametrize("name", ["labels", "a.txt", "a.xml", "data.yaml"])
+def test_labels_of_other_kinds_are_refused_with_the_command_that_converts_them(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(ValueError, match=rf"{name} is no COCO file.*srdet convert --kind yolo"):
+        read_coco(tmp_path / name)
+
+
 def test_a_binary_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "truth.json"
     path.write_bytes(b"\xff\xfe\x80")

@@ -39,12 +39,33 @@ def test_all_pictures_are_mapped_by_one_range_under_their_names(tmp_path, frames
     assert len(read_picture(tmp_path / "out" / "b" / "c.png").unique()) == 256
 
 
-def test_without_a_range_the_percentiles_of_all_are_taken_and_told(tmp_path, frames, capsys):
+def test_without_a_range_all_values_of_all_pictures_have_their_place_and_it_is_told(
+    tmp_path, frames, capsys
+):
     words = ["levels", "--pictures", str(frames), "--out", str(tmp_path / "out")]
     assert cli.main(words) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "black is 28001, white 30991" in said
-    assert "--between 28001 30991" in said
+    assert "black is 28000, white 30997" in said
+    assert "--between 28000 30997" in said
+
+
+def test_a_small_hot_object_keeps_its_values_and_dead_pixels_take_no_range(tmp_path):
+    frame = np.full((300, 300), 29_000, np.uint16)
+    frame[100:200] = 29_500
+    frame[10:13, 10:13] = 30_900, 30_950, 31_000  # 9 of 90,000 pixels
+    frame[50, 50], frame[150, 150] = 0, 65_535
+    save(frame, tmp_path / "a.tif")
+    low, high = levels([tmp_path / "a.tif"], tmp_path / "out")
+    assert low == 29_000
+    assert high >= 30_900
+
+
+def test_kelvin_with_places_without_a_number_has_a_range(tmp_path):
+    kelvin = np.full((20, 20), 280, np.float32)
+    kelvin[5:9, 5:9] = 310
+    kelvin[12:, :] = np.nan
+    save(kelvin, tmp_path / "a.tif", "b-w")
+    assert levels([tmp_path / "a.tif"], tmp_path / "out") == (280, 310)
 
 
 def test_what_lies_outside_the_range_is_cut_and_not_wrapped(tmp_path, frames):
