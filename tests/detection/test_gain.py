@@ -101,7 +101,9 @@ def test_weights_equal_a_set_in_which_the_images_really_repeat(seed: int) -> Non
 def test_identical_arms_differ_by_exactly_nothing() -> None:
     truth, found = fuzzed(3)
     arms = {"bicubic": evaluate(truth, found), "copy": evaluate(truth, found)}
-    for gain in paired_gains(arms, reference="bicubic", resamples=50, metrics=METRICS):
+    gains = paired_gains(arms, reference="bicubic", resamples=50, metrics=METRICS)
+    assert [gain.metric for gain in gains] == list(METRICS)
+    for gain in gains:
         assert (gain.difference, gain.low, gain.high) == (0, 0, 0)
         assert gain.p_positive == 0.5
         assert gain.verdict == "inconclusive"

@@ -41,7 +41,9 @@ def test_the_p_value_is_that_of_the_sign_test_where_that_is_known() -> None:
 def test_identical_arms_have_a_p_value_of_one() -> None:
     truth = pictures_with_one_object(10)
     arms = {"bicubic": found_in(truth, [1, 2]), "twin": found_in(truth, [1, 2])}
-    for test in paired_tests(arms, reference="bicubic", permutations=50, metrics=("AP", "AR")):
+    tests = paired_tests(arms, reference="bicubic", permutations=50, metrics=("AP", "AR"))
+    assert [test.metric for test in tests] == ["AP", "AR"]
+    for test in tests:
         assert test.p_value == 1
         assert not test.significant
 

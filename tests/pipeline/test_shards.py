@@ -146,7 +146,9 @@ def test_pieces_say_where_they_come_from_and_rebuild_their_picture(pictures, tmp
 
 def test_without_a_cut_pictures_stay_whole(pictures, tmp_path):
     shards([pictures], tmp_path / "out", cut=0, val=0)
-    for _, picture, meta in _samples(tmp_path / "out", "train"):
+    whole = list(_samples(tmp_path / "out", "train"))
+    assert len(whole) == len(list(pictures.iterdir()))
+    for _, picture, meta in whole:
         assert torch.equal(picture, read_picture(pictures / meta["file"]))
 
 

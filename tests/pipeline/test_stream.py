@@ -334,7 +334,9 @@ def test_after_damage_the_rest_is_still_counted_once_over_all_readers(copied):
 
 def test_pictures_come_back_as_they_were(numbered_shards):
     originals = numbered_shards.parent / "pictures"
-    for picture in _val(numbered_shards):
+    read = list(_val(numbered_shards))
+    assert len(read) == 6
+    for picture in read:
         number = _numbers([picture])[0]
         assert torch.equal(picture, read_picture(originals / f"{number:02d}.png"))
 

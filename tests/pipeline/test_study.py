@@ -196,12 +196,11 @@ def test_two_equal_arms_differ_by_exactly_nothing(pictures):
     evaluations = {
         name: arm(pictures, "bicubic", name=name).evaluation for name in ("bicubic", "twin")
     }
-    for gain in paired_gains(
-        evaluations, reference="bicubic", resamples=50, metrics=("AP", "AP50")
-    ):
-        if gain.arm == "twin":
-            assert (gain.difference, gain.low, gain.high) == (0, 0, 0)
-            assert gain.verdict == "inconclusive"
+    gains = paired_gains(evaluations, reference="bicubic", resamples=50, metrics=("AP", "AP50"))
+    assert [(gain.arm, gain.metric) for gain in gains] == [("twin", "AP"), ("twin", "AP50")]
+    for gain in gains:
+        assert (gain.difference, gain.low, gain.high) == (0, 0, 0)
+        assert gain.verdict == "inconclusive"
 
 
 def test_windows_lie_on_whole_given_pixels_and_inside_the_picture(pictures):

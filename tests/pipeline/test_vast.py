@@ -54,6 +54,7 @@ def test_windows_of_a_vast_picture_show_what_those_of_the_whole_one_show(annotat
     whole = look_at_all(look, eyes, Looking(), title="arm")
     monkeypatch.setattr(vast, "PIXELS", 100)
     pieces = look_at_all(look, eyes, Looking(), title="arm")
+    assert sum(len(seen.found) for seen in whole.seen.values()) > 0
     for image, seen in whole.seen.items():
         assert torch.equal(seen.found.boxes, pieces.seen[image].found.boxes)
         assert (seen.width, seen.height) == (pieces.seen[image].width, pieces.seen[image].height)

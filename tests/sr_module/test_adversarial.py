@@ -274,6 +274,7 @@ def test_the_generators_loss_is_the_weighted_sum_of_its_parts(vgg, gan):
         "pixel_weight": 0.3, "perceptual_weight": 2.0, "gan_weight": 0.1, "tv_weight": 1e-4,
     }  # fmt: skip
     run(model(gan=gan, perceptual=perceptual, **weights), 2, watch)
+    assert len(watch.logged) == 2
     for row in watch.logged:
         parts = 0.3 * row["train/pixel"] + 2 * row["train/perceptual"] + 0.1 * row["train/gan"]
         parts += 1e-4 * row["train/tv"]

@@ -259,7 +259,9 @@ def test_low_resolution_without_antialiasing_misses_the_tables_by_half_a_decibel
 @pytest.mark.real_data
 def test_published_outputs_of_rcan_are_consistent_with_their_input(data):
     """Above the 45 dB that are asked of a method that may invent details."""
-    for path in sorted((data / "sr/Set5/HR").iterdir()):
+    pictures = sorted((data / "sr/Set5/HR").iterdir())
+    assert len(pictures) == 5
+    for path in pictures:
         (output,) = (data / "sr/Set5/published_RCAN_x4").glob(f"{path.stem}*")
         published = data / f"sr/Set5/LR_matlab_x4/{path.stem}x4.png"
         sr, lr = (read_image(str(p), ImageReadMode.RGB)[None] / 255 for p in (output, published))

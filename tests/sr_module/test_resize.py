@@ -129,7 +129,9 @@ def test_cropping_keeps_the_top_left_and_refuses_a_picture_below_one_multiple():
 @pytest.mark.real_data
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_set5_is_reduced_bit_for_bit_as_by_matlab(data, scale: int):
-    for path in sorted((data / "sr/Set5/HR").glob("*.png")):
+    pictures = sorted((data / "sr/Set5/HR").glob("*.png"))
+    assert len(pictures) == 5
+    for path in pictures:
         hr = crop_to_multiple(read_image(str(path), ImageReadMode.RGB), scale)
         published = data / f"sr/Set5/LR_matlab_x{scale}/{path.stem}x{scale}.png"
         lr = read_image(str(published), ImageReadMode.RGB)
