@@ -111,7 +111,8 @@ def columns(
         device: where networks compare features.
 
     Raises:
-        ValueError: an unknown metric, or one that needs a file that is not named, or another.
+        ValueError: an unknown metric, one whose file is not named or is another, or PIRM's protocol
+            at another scale than its own.
         FileNotFoundError: a named file is not there.
         ConnectionError: the features of LPIPS or DISTS can neither be downloaded nor were named.
     """

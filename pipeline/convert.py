@@ -208,7 +208,7 @@ def _check_pairs(
     suffix: str,
     skipped: list[str],
 ) -> None:
-    """Pictures without labels are empty; labels without a picture are told, all of them refused."""
+    """Pictures without labels are empty, labels without one are told, no labels at all refused."""
     there = [file for file in files if file.is_file()]
     if not there:
         raise FileNotFoundError(
