@@ -188,7 +188,7 @@ def test_what_is_wrong_with_a_coco_set_is_said_before_it_is_sliced(folder, capsy
     path.write_text(json.dumps(coco))
     words = ["--slice", "60", "--labels", str(path)]
     assert convert(folder, "coco", *words, out="sliced") == 0
-    assert "has no extent" in capsys.readouterr().err
+    assert "has no extent" in " ".join(capsys.readouterr().err.split())  # lines end anywhere
     coco["images"][0]["width"] *= 2
     path.write_text(json.dumps(coco))
     assert convert(folder, "coco", *words, out="again") != 0
