@@ -58,6 +58,15 @@ def test_relativistic_values_by_hand():
     assert loss.generator(real, fake).item() == pytest.approx(sum(opposite) / 2)
 
 
+def test_a_relativistic_gradient_flows_through_the_means_too():
+    real, fake = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [-2.0]], requires_grad=True)
+    RelativisticAverageGan().discriminator(real, fake).backward()
+    sigmoid = lambda x: 1 / (1 + math.exp(-x))  # noqa: E731
+    by_the_mean = (sigmoid(-2) + sigmoid(-4)) / 2  # real ones above the mean fake one
+    expected = [(by_the_mean + sigmoid(own)) / 4 for own in (-2, -4)]
+    assert fake.grad.flatten().tolist() == pytest.approx(expected)
+
+
 def test_least_squares_values_by_hand():
     real, fake = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [-2.0]])
     # mean of (real - 1)**2: 0 and 4; of fake**2: 0 and 4; of (fake - 1)**2: 1 and 9
