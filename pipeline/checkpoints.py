@@ -77,13 +77,13 @@ def seal(path: Path) -> str:
         return file.read().decode()
 
 
-def _sealed(archive: memoryview) -> tuple[memoryview, bytes]:
-    """The two parts of a checkpoint: torch's zip archive, and its SHA-256 as the zip's comment.
+def _seal_of(archive: memoryview) -> bytes:
+    """What follows torch's zip archive, but for its last two bytes: its SHA-256 as a comment.
 
     A zip archive ends with the length of its comment and the comment. So the checksum travels
     within the one file, takes its place with it, and torch reads the file as any other.
     """
-    return archive[:-2], _COMMENT + _digest(archive[:-2])
+    return _COMMENT + _digest(archive)
 
 
 def _digest(content: memoryview) -> bytes:
@@ -103,10 +103,12 @@ def write(state: Mapping[str, Any], path: Path, *, keep: int) -> None:
     """
     content = io.BytesIO()
     torch.save(dict(state), content)  # straight to a file, a full disk is no OSError
-    with atomic_file(path) as temporary:
+    # Views are let go of on a full disk, too: Python 3.12.1 crashes when it collects those that the
+    # frames of an error still hold.
+    with content.getbuffer() as whole, whole[:-2] as archive, atomic_file(path) as temporary:
         with temporary.open("wb") as file:
-            for part in _sealed(content.getbuffer()):
-                file.write(part)
+            file.write(archive)
+            file.write(_seal_of(archive))
             os.fsync(file.fileno())
         _step_aside(path, keep=keep)
 
