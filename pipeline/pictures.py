@@ -3,10 +3,14 @@
 In memory a picture is a uint8 tensor ``(3, H, W)``, RGB, upright.
 """
 
+import contextlib
+import functools
 import io
+import logging
 import re
 import struct
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pipeline.files import atomic_file
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -100,6 +106,7 @@ def open_upright(source: Path | bytes, name: str, max_pixels: int | None) -> Ima
     try:
         # By its name Pillow would map an uncompressed TIFF, and scramble it where it is turned.
         with (
+            _telling_damaged_exif(name),
             io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
             Image.open(file) as opened,
         ):
@@ -117,6 +124,32 @@ def open_upright(source: Path | bytes, name: str, max_pixels: int | None) -> Ima
         raise PictureError(f"{name} may not be read; change its permissions") from error
     except _DAMAGE as error:
         raise PictureError(f"{name} is damaged ({error}); replace or remove it") from error
+
+
+@contextlib.contextmanager
+def _telling_damaged_exif(name: str) -> Iterator[None]:
+    """What Pillow warns of in its own terms, as one line that names the file."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.filterwarnings("always", module=_EXIF_READER)
+        yield
+    ours = [each for each in said if Path(each.filename).stem == _EXIF_READER.rpartition(".")[2]]
+    for other in said:
+        if other not in ours:
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    if ours:
+        _tell_damaged_exif(name, str(ours[0].message).strip())
+
+
+_EXIF_READER = "PIL.TiffImagePlugin"
+"""Pillow's module that reads EXIF data, which have the form of a TIFF file."""
+
+
+@functools.lru_cache(maxsize=4096)  # headers are read before pictures, and pictures again
+def _tell_damaged_exif(name: str, said: str) -> None:
+    logger.warning(
+        "%s: its EXIF data are damaged (%s) and used as far as they can be read; look whether the "
+        "picture lies on its side", name, said,
+    )  # fmt: skip
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -137,7 +170,7 @@ def header(path: Path) -> tuple[tuple[int, int], int]:
         FileNotFoundError: no such file.
     """
     try:
-        with Image.open(path) as opened:
+        with _telling_damaged_exif(str(path)), Image.open(path) as opened:
             width, height = opened.size
             # Behind the pixels of a PNG, where hardly one has any, Pillow looks by decoding them.
             told = opened.format != "PNG" or "exif" in opened.info
@@ -178,7 +211,7 @@ def check_size(width: int, height: int, name: str, max_pixels: int | None) -> No
 
 def _read8(source: Path | bytes, name: str, max_pixels: int | None) -> Tensor:
     """uint8 ``(1, H, W)`` of a grey file, ``(3, H, W)`` of others."""
-    if _lies_deep(source):
+    if _lies_deep(source, name):
         # These two stand above this file, as they need its errors.
         from pipeline.depth import to_eight
         from pipeline.raster import read_values
@@ -196,13 +229,13 @@ def _read8(source: Path | bytes, name: str, max_pixels: int | None) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _lies_deep(source: Path | bytes) -> bool:
+def _lies_deep(source: Path | bytes, name: str) -> bool:
     """Whether a file has 16 bits, of which Pillow clips or cuts most, or bands that it lacks."""
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
             begins = file.read(4)
             file.seek(0)
-            with Image.open(file) as opened:
+            with _telling_damaged_exif(name), Image.open(file) as opened:
                 return ";16" in f"{opened.mode} {opened.tile}" and opened.mode != "I"
     except UnidentifiedImageError:
         return begins in _TIFF

@@ -5,11 +5,12 @@ import random
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline.files import NoSpaceError
 from pipeline.pictures import (
@@ -335,3 +336,35 @@ def test_a_full_disk_leaves_the_old_picture(tmp_path, pixels, monkeypatch):
         write_picture(_chw(255 - pixels), tmp_path / "a.png")
     assert torch.equal(read_picture(tmp_path / "a.png"), _chw(pixels))
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def damaged_exif(path: Path) -> Path:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.ImageDescription] = "a long description" * 9
+    Image.new("RGB", (40, 30)).save(path, exif=exif.tobytes()[:60])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("read", [lambda path: read_picture(path).shape[1:], upright_size])
+def test_damaged_exif_data_are_told_in_one_line_that_names_the_file(
+    tmp_path: Path, caplog, recwarn, suffix, read
+):
+    path = damaged_exif(tmp_path / f"turned{suffix}")
+    for _ in range(2):  # and once
+        assert tuple(read(path)) == (40, 30)  # what can be read of them still turns it
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert caplog.messages[0].startswith(f"{path}: its EXIF data are damaged (")
+    assert "\n" not in caplog.messages[0]
+    assert not [str(each.message) for each in recwarn.list if "PIL" in each.filename]
+
+
+def test_other_warnings_of_pillow_are_not_taken_for_damaged_exif_data(tmp_path: Path, caplog):
+    path = tmp_path / "palette.png"
+    picture = Image.new("P", (8, 8))
+    picture.putpalette([0, 0, 0, 255, 255, 255])
+    picture.save(path, transparency=b"\x00\x80")
+    with pytest.warns(UserWarning, match="Palette images with Transparency"):
+        read_picture(path)
+    assert not caplog.records
