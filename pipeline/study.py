@@ -5,10 +5,12 @@ Two protocols, never in one table. *native*: the pictures as they are; windows a
 stay in original coordinates, and an arm "original" shows what perfect super-resolution would give.
 """
 
+import filecmp
 import functools
 import hashlib
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from detection.truth import CocoSet, Objects, Picture, read_coco
 from detection.windows import WindowPlan
 from pipeline import vast
 from pipeline.annotated import check_annotated
+from pipeline.fingerprints import alike, fingerprint
 from pipeline.look import Look, Looking, Opener, look_at_all
 from pipeline.pictures import read_picture, to_float
 from pipeline.vast import open_vast
@@ -185,18 +188,40 @@ def _join(sets: Sequence[CocoSet], images: Sequence[Path]) -> tuple[CocoSet, dic
     pictures: list[Picture] = []
     objects: dict[int, Objects] = {}
     paths: dict[int, Path] = {}
-    names: set[str] = set()
+    places: dict[str, Path] = {}
     for coco, folder in zip(sets, images, strict=True):
+        _refuse_twins(coco)
         for picture in coco.images:
-            if picture.file_name in names:
+            place = folder / picture.file_name
+            if (there := places.setdefault(picture.file_name, place)) != place:
+                _refuse_namesakes(there, place)
                 continue
-            names.add(picture.file_name)
             number = len(pictures) + 1
             pictures.append(replace(picture, id=number))
             objects[number] = coco.objects[picture.id]
-            paths[number] = folder / picture.file_name
+            paths[number] = place
     skipped = list(itertools.chain.from_iterable(coco.skipped for coco in sets))
     return CocoSet(sets[0].path, tuple(pictures), sets[0].categories, objects, skipped), paths
+
+
+def _refuse_twins(coco: CocoSet) -> None:
+    """Of two entries of one file either would lack the other's objects."""
+    counts = Counter(picture.file_name for picture in coco.images)
+    name, times = counts.most_common(1)[0]
+    if times > 1:
+        raise ValueError(
+            f"{coco.path} names the picture {name} {times} times; give each file one entry"
+        )
+
+
+def _refuse_namesakes(one: Path, other: Path) -> None:
+    if filecmp.cmp(one, other, shallow=False):
+        return
+    if not alike([fingerprint(read_picture(one))], [fingerprint(read_picture(other))]):
+        raise ValueError(
+            f"{one} and {other} are different pictures of one name in two sets, which would count "
+            "as one; put them into sub-folders and name these in file_name, too"
+        )
 
 
 def _split_ignored(

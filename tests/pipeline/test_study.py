@@ -67,6 +67,28 @@ def test_boxes_of_a_larger_or_smaller_copy_are_refused_before_anything_is_measur
         load_pictures([path], [tmp_path / "images"], degradation=None, limit=None)
 
 
+def test_other_pictures_of_the_same_name_in_two_sets_are_not_dropped_unsaid(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    both = [write_squares(folder) for folder in folders]
+    images = [folder / "images" for folder in folders]
+    joined = load_pictures(both, images, degradation=None, limit=None)
+    assert len(joined.truth.images) == 3  # the same pictures twice count once
+    shade = torch.linspace(0, 255, SIDE).to(torch.uint8).expand(3, SIDE, SIDE)
+    write_picture(shade, images[1] / "2.png")
+    with pytest.raises(ValueError, match=r"b/images/2\.png are different pictures of one name"):
+        load_pictures(both, images, degradation=None, limit=None)
+
+
+def test_a_picture_with_two_entries_does_not_lose_the_objects_of_one(tmp_path):
+    path = write_squares(tmp_path)
+    coco = json.loads(path.read_text())
+    coco["images"].append({**coco["images"][0], "id": 9})
+    coco["annotations"][0]["image_id"] = 9
+    path.write_text(json.dumps(coco))
+    with pytest.raises(ValueError, match=r"names the picture 1\.png 2 times; give each file one"):
+        load_pictures([path], [tmp_path / "images"], degradation=None, limit=None)
+
+
 def turn(folder: Path, orientation: int) -> None:
     """Rewrites every picture as a camera held so would have stored it."""
     exif = Image.Exif()
