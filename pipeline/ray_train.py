@@ -30,7 +30,7 @@ from pipeline.resume import TERMINATED, stop_file
 from pipeline.settings import RaySettings, RunSettings
 from pipeline.tracking import Run
 from pipeline.transfer import Retry, is_remote
-from pipeline.world import RAY, check_joined, world_of
+from pipeline.world import RAY, SHARE, check_joined, world_of
 
 if TYPE_CHECKING:
     from pipeline.train import Setup
@@ -119,6 +119,7 @@ def fit_on_ray(
         "environment": {
             **{k: v for k, v in os.environ.items() if k.startswith("MLFLOW_")},
             COMMAND: command(),
+            SHARE: str(settings.cpus),  # as Ray sets OMP_NUM_THREADS, where nobody else has
         },
     }
     gpus = _gpus_per_worker(config)

@@ -2,20 +2,24 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from mlflow import MlflowClient
 
 from pipeline import ray_train
 from pipeline.parsing import CONF, parse, plain
+from pipeline.ray_train import fit_on_ray, work
 from pipeline.settings import RaySettings
 from pipeline.world import RAY, World, world_of
 
@@ -178,6 +182,45 @@ def test_a_cluster_of_two_nodes_trains_one_run(
     assert int(state(tmp_path / "run")["step"]) == 7
     for rank in range(2):
         assert (tmp_path / f"rank{rank}").read_text().split()[0] == str(rank)
+
+
+class Threads(pl.Callback):
+    """How many threads torch computes with in each step."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.seen.append(torch.get_num_threads())
+
+
+def test_a_worker_of_ray_leaves_a_core_to_each_reader_of_the_cores_that_it_has(
+    tiny: Words, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: str
+):
+    """What Ray calls in a process of its own, here with what it is given and finds there."""
+    given: dict[str, Any] = {}
+
+    def trainer(loop: Any, *, train_loop_config: dict[str, Any], **_: Any) -> Any:
+        given.update(train_loop_config)
+        return SimpleNamespace(fit=lambda: SimpleNamespace(return_value=pickle.dumps(None)))
+
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", trainer)
+    monkeypatch.setattr("ray.cluster_resources", dict)
+    words = tiny("--ray.cpus", "3", "--data.workers", "1", "--trainer.max_steps", "2")
+    threads = Threads()
+    fit_on_ray(plain(parse(words)), watching=lambda setup: [threads])
+    rays = {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "3"}
+    for name, value in {**given["environment"], RAY: "1", **rays}.items():
+        monkeypatch.setenv(name, value)  # and taken back at the end
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        work(given)
+    finally:
+        torch.set_num_threads(before)
+    assert threads.seen == [2, 2]
 
 
 def test_rays_world_is_read_from_its_variables_and_uneven_nodes_are_refused():
