@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.clips import frame_files
-from pipeline.pictures import find_pictures, read_picture, to_float, write_picture
+from pipeline.picture_files import find_pictures
+from pipeline.pictures import read_picture, to_float, write_picture
 from pipeline.progress import bar
 from sr_module import load_net
 from sr_module.resize import imresize

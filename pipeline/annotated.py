@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.pictures import PictureError, header
+from pipeline.picture_files import PictureError, header
 from pipeline.raster import open_raster
 from pipeline.vast import LARGEST
 

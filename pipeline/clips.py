@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.pictures import SUFFIXES, PictureError, files_inside, read_picture, upright_size
+from pipeline.picture_files import SUFFIXES, PictureError, files_inside, upright_size
+from pipeline.pictures import read_picture
 from pipeline.video import VIDEO_SUFFIXES, Frame, VideoReader
 
 

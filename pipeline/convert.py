@@ -28,7 +28,7 @@ from detection.formats.yolo import read_yolo
 from detection.truth import read_coco
 from pipeline.files import atomic_file
 from pipeline.options import run_function
-from pipeline.pictures import find_pictures
+from pipeline.picture_files import find_pictures
 from pipeline.progress import bar, console
 from pipeline.raster import open_raster
 from pipeline.slicing import Slicing, slice_set

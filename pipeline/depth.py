@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.pictures import PictureError
+from pipeline.picture_files import PictureError
 from pipeline.raster import Raster
 
 LEVELS = 32

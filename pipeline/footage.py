@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.clips import find_footage, read_frames, runs
 from pipeline.fingerprints import fingerprint
 from pipeline.index import Index
-from pipeline.pictures import PictureError
+from pipeline.picture_files import PictureError
 from pipeline.pieces import cuts
 from pipeline.shard_writer import ShardWriter
 

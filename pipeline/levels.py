@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.files import atomic_file
 from pipeline.options import run_function
-from pipeline.pictures import PictureError
+from pipeline.picture_files import PictureError
 from pipeline.places import Existing, make_folder, places_for, without_existing
 from pipeline.progress import bar, console
 from pipeline.raster import open_values

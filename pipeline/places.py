@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pipeline.pictures import SUFFIXES, find_pictures
+from pipeline.picture_files import SUFFIXES, find_pictures
 
 Suffix = Literal["same", "png", "jpg", "webp", "tiff", "bmp"]
 Existing = Literal["error", "skip", "overwrite"]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.files import NoSpaceError
-from pipeline.pictures import PictureError, check_size, open_upright
+from pipeline.picture_files import PictureError, check_size, open_upright
 from pipeline.tiff_exif import ExifError, exif_of_tiff
 
 if TYPE_CHECKING:

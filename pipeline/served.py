@@ -23,7 +23,8 @@ from detection.merge import fuse
 from detection.truth import CocoSet, Picture
 from pipeline.arms import open_arm
 from pipeline.packing import DETECTOR, IMAGE, MAX_PICTURES, MIN_SCORE, SETTINGS
-from pipeline.pictures import PictureError, png, read_picture, to_float
+from pipeline.picture_files import PictureError
+from pipeline.pictures import png, read_picture, to_float
 from pipeline.plans import plan_windows
 from pipeline.registered import NET
 from pipeline.study import Pictures

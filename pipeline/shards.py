@@ -31,7 +31,8 @@ from pipeline.fingerprints import fingerprint
 from pipeline.footage import footage_in, write_footage
 from pipeline.index import FORMAT, INDEX, Index
 from pipeline.options import run_function
-from pipeline.pictures import MAX_PIXELS, PictureError, find_pictures, read_picture
+from pipeline.picture_files import MAX_PIXELS, PictureError, find_pictures
+from pipeline.pictures import read_picture
 from pipeline.pieces import Box, boxes_inside, cuts
 from pipeline.progress import bar
 from pipeline.shard_writer import ShardWriter

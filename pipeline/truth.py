@@ -8,7 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pipeline.pictures import find_pictures, read_grey_or_rgb, to_float
+from pipeline.picture_files import find_pictures
+from pipeline.pictures import read_grey_or_rgb, to_float
 from sr_module.resize import crop_to_multiple, imresize
 
 _SAYS_NOTHING = ("hr", "gt", "gtmod12", "original", "images", "pictures")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.options import run_function
-from pipeline.pictures import MAX_PIXELS, PictureError
+from pipeline.picture_files import MAX_PIXELS, PictureError
 from pipeline.places import Existing, Suffix, make_folder, places_for, without_existing
 from pipeline.progress import console
 from pipeline.upscale_clips import Limits, enlarge_clips, parted, places_of_videos

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pipeline.clips import check_sizes, find_footage, is_video, read_frames, windows
 from pipeline.files import atomic_file
-from pipeline.pictures import PictureError, to_float, to_uint8, write_picture
+from pipeline.picture_files import PictureError
+from pipeline.pictures import to_float, to_uint8, write_picture
 from pipeline.progress import bar
 from pipeline.upscalers import Upscaler
 from pipeline.video import Frame, VideoReader

@@ -23,7 +23,7 @@ from pipeline.encode import (
     keeps_metadata,
     too_large_for,
 )
-from pipeline.pictures import PictureError
+from pipeline.picture_files import PictureError
 from pipeline.progress import bar
 from pipeline.raster import EXIF, PROFILE, Raster, open_raster
 from pipeline.upscalers import Upscaler, bicubic

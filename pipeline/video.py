@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.pictures import PictureError, check_size
+from pipeline.picture_files import PictureError, check_size
 
 logger = logging.getLogger(__name__)
 

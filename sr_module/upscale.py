@@ -200,7 +200,7 @@ def _upscale_tiles(
                 shape = (len(batch), net.channels, s * height, s * width)
                 sr = torch.empty(shape, device=onto, memory_format=layout)
             across = slice(s * columns.start, s * columns.stop)
-            sr[..., s * rows.start : s * rows.stop, across] = part
+            sr[..., s * rows.start : s * rows.stop, across].copy_(part)
         if progress is not None:
             progress(done, total)
     return sr

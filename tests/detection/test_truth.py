@@ -193,7 +193,10 @@ def test_an_annotation_that_cannot_be_meant_is_refused_by_its_id(
         ({"categories": [{"id": 1, "name": "a"}] * 2}, r"categories\[1\]: category id 1 is used"),
         ({"categories": [{"id": 1}]}, r"categories\[0\]: 'name' must be a text, got None"),
         ({"categories": ["car"]}, r"categories\[0\]: 'id' must be a whole number"),
-        ({"images": [{"id": 1, "file_name": "a"}]}, r"images\[0\]: 'width' must be a whole number"),
+        (
+            {"images": [{"id": 1, "file_name": "a"}]},
+            r"images\[0\]: 'width' must be a whole number, got None; write .* upright",
+        ),
         (
             {"images": [{"id": 1, "file_name": "a", "width": 0, "height": 9}]},
             r"images\[0\]: image id 1 measures 0x9 pixels",

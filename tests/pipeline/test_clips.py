@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from pipeline.clips import check_sizes, find_footage, frame_files, read_frames, runs, windows
-from pipeline.pictures import PictureError
+from pipeline.picture_files import PictureError
 from pipeline.video import Frame
 
 

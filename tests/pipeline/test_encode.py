@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 from pipeline.encode import RowWriter, keeps_alpha, keeps_depth, too_large_for
 from pipeline.files import NoSpaceError
-from pipeline.pictures import MAX_PIXELS
+from pipeline.picture_files import MAX_PIXELS
 from pipeline.raster import Raster, open_raster, vips
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from pipeline import cli
 from pipeline.levels import levels
-from pipeline.pictures import PictureError, read_picture
+from pipeline.picture_files import PictureError
+from pipeline.pictures import read_picture
 from pipeline.raster import vips
 
 

@@ -13,16 +13,8 @@ import torch
 from PIL import ExifTags, Image
 
 from pipeline.files import NoSpaceError
-from pipeline.pictures import (
-    PictureError,
-    find_pictures,
-    read_grey_or_rgb,
-    read_picture,
-    to_float,
-    to_uint8,
-    upright_size,
-    write_picture,
-)
+from pipeline.picture_files import PictureError, find_pictures, upright_size
+from pipeline.pictures import read_grey_or_rgb, read_picture, to_float, to_uint8, write_picture
 from pipeline.raster import vips
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pipeline.files import NoSpaceError
-from pipeline.pictures import MAX_PIXELS, PictureError
+from pipeline.picture_files import MAX_PIXELS, PictureError
 from pipeline.raster import Raster, open_raster, vips
 
 

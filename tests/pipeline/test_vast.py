@@ -10,7 +10,7 @@ import torch
 from detection.boxes import Detections
 from pipeline import vast
 from pipeline.look import Look, Looking, look_at_all
-from pipeline.pictures import PictureError
+from pipeline.picture_files import PictureError
 from pipeline.plans import plan_windows
 from pipeline.study import find_in_full, load_pictures
 from pipeline.study_settings import Windows
