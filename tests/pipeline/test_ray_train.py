@@ -206,10 +206,10 @@ def test_a_worker_of_ray_leaves_a_core_to_each_reader_of_the_cores_that_it_has(
 
     monkeypatch.setattr("ray.train.torch.TorchTrainer", trainer)
     monkeypatch.setattr("ray.cluster_resources", dict)
-    words = tiny("--ray.cpus", "3", "--data.workers", "1", "--trainer.max_steps", "2")
+    words = tiny("--ray.cpus", "4", "--data.workers", "1", "--trainer.max_steps", "2")
     threads = Threads()
     fit_on_ray(plain(parse(words)), watching=lambda setup: [threads])
-    rays = {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "3"}
+    rays = {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "4"}
     for name, value in {**given["environment"], RAY: "1", **rays}.items():
         monkeypatch.setenv(name, value)  # and taken back at the end
     monkeypatch.chdir(tmp_path)
@@ -220,7 +220,7 @@ def test_a_worker_of_ray_leaves_a_core_to_each_reader_of_the_cores_that_it_has(
         work(given)
     finally:
         torch.set_num_threads(before)
-    assert threads.seen == [2, 2]
+    assert threads.seen == [3, 3]
 
 
 def test_rays_world_is_read_from_its_variables_and_uneven_nodes_are_refused():

@@ -240,11 +240,19 @@ def taken(monkeypatch) -> list[int]:
 
 
 def test_training_leaves_a_core_to_each_reader_and_takes_them_back(taken):
-    for readers in (0, 2, 20):
+    for readers in (0, 1, 2, 20):
         with cores_shared_with(readers):
             pass
-    assert taken == [8, 6, 8, 1, 8]
+    assert taken == [8, 7, 8, 6, 8, 6, 8]
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (3, 3), (4, 3)])
+def test_few_cores_are_not_given_away_to_a_reader_that_is_mostly_idle(taken, cores, threads):
+    taken.append(cores)
+    with cores_shared_with(1):
+        assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == cores
 
 
 @pytest.mark.parametrize(
