@@ -215,7 +215,7 @@ def test_a_worker_of_ray_leaves_a_core_to_each_reader_of_the_cores_that_it_has(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = torch.get_num_threads()
-    torch.set_num_threads(3)
+    torch.set_num_threads(4)
     try:
         work(given)
     finally:
