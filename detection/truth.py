@@ -168,7 +168,7 @@ def _read_pictures(path: Path, content: dict[str, Any]) -> dict[int, Picture]:
         identity = _integer(entry, "id", where)
         if identity in pictures:
             raise ValueError(f"{where}: image id {identity} is used twice; make the ids unique")
-        sides = "write width and height in, in pixels of the upright picture"
+        sides = "; write width and height in, in pixels of the upright picture"
         width, height = (_integer(entry, key, where, sides) for key in ("width", "height"))
         if width < 1 or height < 1:
             raise ValueError(f"{where}: image id {identity} measures {width}x{height} pixels")
@@ -285,14 +285,12 @@ def _objects(areas_of: dict[_Row, float]) -> Objects:
     )
 
 
-def _integer(
-    entry: object, key: str, where: str, cure: str = "see the COCO format's description"
-) -> int:
+def _integer(entry: object, key: str, where: str, cure: str = "") -> int:
     value = entry.get(key) if isinstance(entry, dict) else None
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{where}: '{key}' must be a whole number, got {value!r}; {cure}")
+        raise ValueError(f"{where}: '{key}' must be a whole number, got {value!r}{cure}")
     return value
 
 

@@ -98,10 +98,9 @@ def convert(
     skipped: list[str] = []
     if kind == "coco":
         skipped += read_coco(labels, images=images, allow_empty=True).skipped
-    content = (
-        json.loads(labels.read_text()) if kind == "coco"
-        else _as_coco(kind, images, labels, names, origin, skipped)
-    )  # fmt: skip
+        content = json.loads(labels.read_text())
+    else:
+        content = _as_coco(kind, images, labels, names, origin, skipped)
     if slice is not None:
         how = Slicing(slice, overlap, visible, empty)
         return slice_coco(content, labels, images, out, how, skipped, overwrite=overwrite)

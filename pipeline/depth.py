@@ -52,13 +52,12 @@ def check_raster(raster: Raster) -> None:
         return
     height, width = raster.size
     pieces = [
-        raster.read(slice(y, min(y + _PIECE, height)), slice(x, min(x + _PIECE, width)))
+        raster.values(slice(y, min(y + _PIECE, height)), slice(x, min(x + _PIECE, width)))
         for y in _starts(height)
         for x in _starts(width)
     ]
-    colours = [piece[0, : raster.colours].reshape(-1).numpy() for piece in pieces]
-    values = np.rint(np.concatenate(colours) * 65535).astype(np.uint16)
-    check_levels(values, str(raster.path))
+    colours = [piece[..., : raster.colours].transpose(2, 0, 1).ravel() for piece in pieces]
+    check_levels(np.concatenate(colours), str(raster.path))
 
 
 def _starts(length: int) -> list[int]:

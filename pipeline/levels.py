@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.encode import format_of, keeps_depth
 from pipeline.files import atomic_file
 from pipeline.options import run_function
 from pipeline.picture_files import PictureError
@@ -20,8 +21,6 @@ from pipeline.raster import open_values
 
 if TYPE_CHECKING:
     import pyvips
-
-_TIFF = (".tif", ".tiff")
 
 _ALONE = 3
 """Side of the median before a range is looked for: dead pixels stand alone, objects do not."""
@@ -57,7 +56,7 @@ def levels(
         The range.
     """
     places = without_existing(places_for(pictures, out, "same"), existing)
-    if other := [path for path in places if path.suffix.lower() not in (*_TIFF, ".png")]:
+    if other := [path for path in places if not keeps_depth(path)]:
         raise PictureError(f"{other[0]}: TIFF and PNG alone hold more than 8 bits; leave it out")
     chosen = {path: _bands(open_values(path), bands, path) for path in places}
     low, high = _range(between) if between else _extremes(chosen.values())
@@ -112,7 +111,7 @@ def _write(image: "pyvips.Image", place: Path) -> None:
     kind = "srgb" if image.bands == 3 else "b-w"
     eight = image.rint().cast("uchar").copy(interpretation=kind)
     with atomic_file(place) as temporary:
-        if place.suffix.lower() in _TIFF:
+        if format_of(place) == "TIFF":
             eight.tiffsave(str(temporary), compression="deflate", tile=True, keep="icc")
         else:
             eight.pngsave(str(temporary), keep="icc")

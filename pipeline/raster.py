@@ -71,6 +71,12 @@ class Raster:
 
     def read(self, rows: slice, columns: slice) -> Tensor:
         """A piece, ``(1, channels, h, w)`` float32 in [0, 1], in channels-last layout."""
+        levels = _LEVELS[self.image.format]
+        values = torch.from_numpy(self.values(rows, columns))
+        return values.float().div_(levels).permute(2, 0, 1)[None]
+
+    def values(self, rows: slice, columns: slice) -> np.ndarray:
+        """A piece as it is stored, ``(h, w, channels)``, uint8 or uint16."""
         height, width = rows.stop - rows.start, columns.stop - columns.start
         try:
             piece = self.image.crop(columns.start, rows.start, width, height)
@@ -78,9 +84,7 @@ class Raster:
         except vips().Error as error:
             raise _damaged(self.path, error) from error
         kind = np.uint16 if self.depth == 16 else np.uint8
-        values = np.ndarray((height, width, self.image.bands), kind, buffer=pixels)
-        levels = _LEVELS[self.image.format]
-        return torch.from_numpy(values).float().div_(levels).permute(2, 0, 1)[None]
+        return np.ndarray((height, width, self.image.bands), kind, buffer=pixels)
 
 
 def open_raster(path: Path, *, max_pixels: int, fill: bool = True) -> Raster:

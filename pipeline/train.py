@@ -83,8 +83,11 @@ def main(words: list[str]) -> int:
 
 def _is_over(setup: Setup) -> bool:
     """Whether the run is finished already, which is told."""
+    out = setup.settings.out
+    if not (out / NET).is_file():
+        return False  # without reading the checkpoint, which ``fit`` reads
     setup.data.setup("fit")
-    out, note = setup.settings.out, Note.of(setup.config, setup.data.digest)
+    note = Note.of(setup.config, setup.data.digest)
     start = start_of(out, setup.settings.resume, note, says=False)
     over = finished(out, start, setup.trainer.max_steps)
     if over and setup.trainer.global_rank == 0:
